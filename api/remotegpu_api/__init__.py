@@ -1,0 +1,1 @@
+"""The ASGI edge: sign-in, the graph over HTTP and websocket, the agents' gateway, the CLI."""

@@ -1,0 +1,1 @@
+"""The Strawberry schema over the services of remotegpu_core."""

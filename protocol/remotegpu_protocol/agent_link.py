@@ -1,0 +1,190 @@
+"""The agent's end of a link, without a socket: bytes and times in, bytes and messages out."""
+
+import random
+from collections.abc import Callable
+from enum import Enum, auto
+
+from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.codec import decode_from_server, encode
+from remotegpu_protocol.errors import ProtocolError, UnexpectedMessage, UnknownMessage
+from remotegpu_protocol.inventory import Inventory
+from remotegpu_protocol.limits import (
+    HEARTBEAT_INTERVAL,
+    HELLO_TIMEOUT,
+    INVENTORY_RETRY,
+    LINK_SILENCE,
+)
+from remotegpu_protocol.messages import (
+    Challenge,
+    Enroll,
+    Enrolled,
+    Error,
+    FromServer,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    InventoryAck,
+    Welcome,
+)
+from remotegpu_protocol.metrics import Metrics
+
+#: Makes the first message from the challenge and the host's clock (milliseconds, Unix epoch).
+Opening = Callable[[Challenge, int], Hello | Enroll]
+
+
+class AgentState(Enum):
+    AWAITING_CHALLENGE = auto()
+    AWAITING_ANSWER = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class AgentLink:
+    """One connection, from its challenge to its end.
+
+    `now` is a monotonic clock in seconds, `clock` the wall clock in milliseconds since the Unix
+    epoch. The shell feeds frames to `receive`, calls `tick` by `next_tick`, and after every call
+    sends what `take_frames` gives. When `state` is CLOSED it closes the socket with `close_code`.
+    """
+
+    def __init__(
+        self, opening: Opening, *, now: float, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self.state = AgentState.AWAITING_CHALLENGE
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.welcome: Welcome | None = None
+        #: Server's clock minus ours in milliseconds, as last heard.
+        self.clock_offset = 0
+        self._opening = opening
+        self._jitter = jitter
+        self._frames: list[bytes] = []
+        self._opened_at = now
+        self._heard_at = now
+        self._sequence = 0
+        self._heartbeat_interval = HEARTBEAT_INTERVAL
+        self._link_silence = LINK_SILENCE
+        self._next_heartbeat = now
+        self._unacknowledged: tuple[Inventory, float] | None = None
+
+    def receive(self, frame: bytes, *, now: float, clock: int) -> list[FromServer]:
+        """Take one frame and return the messages that concern the shell, in order."""
+        if self.state is AgentState.CLOSED:
+            return []
+        self._heard_at = now
+        try:
+            message = decode_from_server(frame)
+            return self._handle(message, now=now, clock=clock)
+        except UnknownMessage as error:
+            # A newer control plane may say more than we know: tell it, and stay.
+            self._send(Error(error.code, error.message))
+            return []
+        except ProtocolError as error:
+            self._send(Error(error.code, error.message, fatal=True))
+            self._close(error.close_code, error.message)
+            return []
+
+    def tick(self, *, now: float, clock: int) -> None:
+        """Do what is due: heartbeats, resending, and giving up on a silent link."""
+        if self.state is AgentState.CLOSED:
+            return
+        if self.state is not AgentState.OPEN:
+            if now - self._opened_at >= HELLO_TIMEOUT:
+                self._close(
+                    CloseCode.HELLO_TIMEOUT,
+                    f"The control plane did not finish the greeting within {HELLO_TIMEOUT:g} s.",
+                )
+            return
+        if now - self._heard_at >= self._link_silence:
+            self._close(
+                CloseCode.GOING_AWAY,
+                f"The control plane was silent for {self._link_silence:g} s.",
+            )
+            return
+        if now >= self._next_heartbeat:
+            self._heartbeat(now=now, clock=clock)
+        if self._unacknowledged is not None:
+            inventory, sent_at = self._unacknowledged
+            if now - sent_at >= INVENTORY_RETRY:
+                self.send_inventory(inventory, now=now)
+
+    def next_tick(self) -> float:
+        """When `tick` has something to do, at the latest."""
+        if self.state is not AgentState.OPEN:
+            return self._opened_at + HELLO_TIMEOUT
+        due = min(self._next_heartbeat, self._heard_at + self._link_silence)
+        if self._unacknowledged is not None:
+            due = min(due, self._unacknowledged[1] + INVENTORY_RETRY)
+        return due
+
+    def send_metrics(self, metrics: Metrics) -> None:
+        """Queue a sample; one that is offered while the link is not open is forgotten."""
+        if self.state is AgentState.OPEN:
+            self._send(metrics)
+
+    def send_inventory(self, inventory: Inventory, *, now: float) -> None:
+        """Queue an inventory, and again later unless it is acknowledged or replaced."""
+        if self.state is AgentState.OPEN:
+            self._unacknowledged = (inventory, now)
+            self._send(inventory)
+
+    def take_frames(self) -> list[bytes]:
+        """What is to be sent, each item one binary websocket frame."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    def _handle(self, message: FromServer, *, now: float, clock: int) -> list[FromServer]:
+        match message:
+            case Challenge() if self.state is AgentState.AWAITING_CHALLENGE:
+                self._send(self._opening(message, clock))
+                self.state = AgentState.AWAITING_ANSWER
+                self.clock_offset = message.server_time - clock
+                return []
+            case Welcome() if self.state is AgentState.AWAITING_ANSWER:
+                self.state = AgentState.OPEN
+                self.welcome = message
+                self.clock_offset = message.server_time - clock
+                # The server tunes these within what both ends can live with.
+                self._heartbeat_interval = min(max(message.heartbeat_interval, 0.05), 60.0)
+                self._link_silence = max(message.link_silence, self._heartbeat_interval * 1.5)
+                self._schedule_heartbeat(now)
+                return [message]
+            case Enrolled() if self.state is AgentState.AWAITING_ANSWER:
+                self._close(1000, "Enrolled.")
+                return [message]
+            case HeartbeatAck() if self.state is AgentState.OPEN:
+                self.clock_offset = message.server_time - clock
+                return []
+            case InventoryAck() if self.state is AgentState.OPEN:
+                waiting = self._unacknowledged
+                if waiting is not None and waiting[0].revision == message.revision:
+                    self._unacknowledged = None
+                return [message]
+            case Error():
+                if message.fatal:
+                    self._close(CloseCode.GOING_AWAY, message.message)
+                return [message]
+            case _ if self.state is AgentState.OPEN and not isinstance(
+                message, Challenge | Welcome | Enrolled
+            ):
+                return [message]
+            case _:
+                raise UnexpectedMessage(
+                    f"Got a {type(message).__name__} while {self.state.name.lower()}."
+                )
+
+    def _heartbeat(self, *, now: float, clock: int) -> None:
+        self._sequence += 1
+        self._send(Heartbeat(self._sequence, clock))
+        self._schedule_heartbeat(now)
+
+    def _schedule_heartbeat(self, now: float) -> None:
+        self._next_heartbeat = now + self._heartbeat_interval * (0.9 + 0.2 * self._jitter())
+
+    def _send(self, message: Hello | Enroll | Heartbeat | Inventory | Metrics | Error) -> None:
+        self._frames.append(encode(message))
+
+    def _close(self, code: int, reason: str) -> None:
+        self.state = AgentState.CLOSED
+        self.close_code = code
+        self.close_reason = reason

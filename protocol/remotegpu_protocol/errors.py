@@ -1,0 +1,59 @@
+"""What can go wrong on the link.
+
+ProtocolError
+├── InvalidMessage          not msgpack, not a known shape, or a value out of its range
+├── UnknownMessage          well-formed, of a type that this version does not know
+├── UnexpectedMessage       known, at the wrong time
+├── MessageTooLarge
+├── VersionMismatch         no version in common
+├── AuthenticationFailed    the signature, the machine or the enrolment token does not hold
+└── InvalidValue            a name, label or address outside its grammar
+"""
+
+from typing import ClassVar
+
+
+class ProtocolError(Exception):
+    """Root of everything that the protocol refuses.
+
+    `code` is stable and travels in `Error` messages; `close_code` is the websocket close code
+    that ends the link when the error is fatal.
+    """
+
+    code: ClassVar[str] = "PROTOCOL_ERROR"
+    close_code: ClassVar[int] = 4400
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidMessage(ProtocolError):
+    code = "INVALID_MESSAGE"
+
+
+class UnknownMessage(ProtocolError):
+    code = "UNKNOWN_MESSAGE"
+
+
+class UnexpectedMessage(ProtocolError):
+    code = "UNEXPECTED_MESSAGE"
+
+
+class MessageTooLarge(ProtocolError):
+    code = "MESSAGE_TOO_LARGE"
+    close_code = 1009
+
+
+class VersionMismatch(ProtocolError):
+    code = "VERSION_MISMATCH"
+    close_code = 4406
+
+
+class AuthenticationFailed(ProtocolError):
+    code = "AUTHENTICATION_FAILED"
+    close_code = 4401
+
+
+class InvalidValue(ProtocolError, ValueError):
+    code = "INVALID_VALUE"

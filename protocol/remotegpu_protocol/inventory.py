@@ -1,0 +1,100 @@
+"""What a host is made of. Sent after each hello and whenever it changes."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from remotegpu_protocol.limits import MAX_ADDRESSES, MAX_DISKS, MAX_GPUS, MAX_MIG_DEVICES
+from remotegpu_protocol.values import ByteCount, Count, Identifier, Index, LongText, Text, Watts
+
+
+class AddressKind(StrEnum):
+    """MANAGEMENT is the address that the agent dials from, PUBLIC is routable worldwide."""
+
+    MANAGEMENT = "MANAGEMENT"
+    PUBLIC = "PUBLIC"
+    ADDITIONAL = "ADDITIONAL"
+
+
+class GpuHealth(StrEnum):
+    """UNHEALTHY: fell off the bus, or the driver gave up on it."""
+
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+
+
+class DriverState(StrEnum):
+    """ABSENT: no NVIDIA driver library on the host. FAILED: one that does not work."""
+
+    READY = "READY"
+    ABSENT = "ABSENT"
+    FAILED = "FAILED"
+    SIMULATED = "SIMULATED"
+
+
+class Address(Struct, frozen=True, omit_defaults=True):
+    address: Text
+    kind: AddressKind
+    interface: Text | None = None
+
+
+class Disk(Struct, frozen=True, omit_defaults=True):
+    """A block device that holds data; `size` in bytes."""
+
+    name: Text
+    size: ByteCount | None = None
+    model: Text | None = None
+    rotational: bool | None = None
+
+
+class MigDevice(Struct, frozen=True, omit_defaults=True):
+    uuid: Identifier
+    name: Text | None = None
+    memory_total: ByteCount | None = None
+    gpu_instance_id: Index | None = None
+    compute_instance_id: Index | None = None
+
+
+class GpuInventory(Struct, frozen=True, omit_defaults=True):
+    """A GPU; `index` is NVML's, `uuid` what identifies the card for good."""
+
+    index: Index
+    uuid: Identifier
+    model: Text
+    memory_total: ByteCount | None = None
+    pci_bus_id: Text | None = None
+    serial: Text | None = None
+    vbios_version: Text | None = None
+    power_limit_max: Watts | None = None
+    mig_enabled: bool | None = None
+    mig_devices: Annotated[list[MigDevice], Meta(max_length=MAX_MIG_DEVICES)] = []
+    health: GpuHealth = GpuHealth.HEALTHY
+    health_reason: LongText | None = None
+
+
+class HostInventory(Struct, frozen=True, omit_defaults=True):
+    hostname: Text
+    hardware_uuid: Text | None = None
+    cpu_model: Text | None = None
+    cpu_count: Count | None = None
+    architecture: Text | None = None
+    memory_total: ByteCount | None = None
+    disk_total: ByteCount | None = None
+    disks: Annotated[list[Disk], Meta(max_length=MAX_DISKS)] = []
+    operating_system: Text | None = None
+    kernel: Text | None = None
+    addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)] = []
+    driver_state: DriverState = DriverState.ABSENT
+    driver_message: LongText | None = None
+    driver_version: Text | None = None
+    cuda_version: Text | None = None
+
+
+class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):
+    """`revision` grows by one with each inventory of a connection and names it in the answer."""
+
+    revision: Count
+    host: HostInventory
+    gpus: Annotated[list[GpuInventory], Meta(max_length=MAX_GPUS)]

@@ -1,0 +1,50 @@
+"""Sizes, times and version numbers that both ends must agree on."""
+
+from typing import Final
+
+#: Offered and chosen in the websocket handshake.
+SUBPROTOCOL: Final = "remotegpu.agent.v1"
+
+#: Versions of the message set this code speaks, best first. The hello picks one.
+SUPPORTED_VERSIONS: Final[tuple[int, ...]] = (1,)
+
+#: Bytes of one websocket message on the agents' socket, either way. A sample of 16 GPUs with
+#: 64 processes each is about 70 kB.
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+
+#: GPUs, MIG devices a GPU, processes a GPU, addresses and disks of a host, labels of a machine.
+MAX_GPUS: Final = 64
+MAX_MIG_DEVICES: Final = 16
+MAX_PROCESSES_PER_GPU: Final = 128
+MAX_ADDRESSES: Final = 64
+MAX_DISKS: Final = 128
+MAX_LABELS: Final = 64
+
+#: Seconds. The control plane must see a hello within this of its challenge.
+HELLO_TIMEOUT: Final = 10.0
+
+#: Seconds between heartbeats; the agent adds up to 10 % of jitter either way.
+HEARTBEAT_INTERVAL: Final = 5.0
+
+#: Seconds without a byte from the control plane after which an agent drops the link.
+LINK_SILENCE: Final = 8.0
+
+#: Seconds without a message from an agent after which its machine is UNREACHABLE, then LOST.
+UNREACHABLE_AFTER: Final = 12.0
+LOST_AFTER: Final = 120.0
+
+#: Seconds between samples while nobody watches, and the shortest interval that may be asked for.
+SAMPLE_INTERVAL: Final = 5.0
+MIN_SAMPLE_INTERVAL: Final = 0.1
+
+#: Seconds for which a watch rate holds unless it is renewed.
+WATCH_LEASE: Final = 30.0
+
+#: Seconds after which an inventory that was not acknowledged is sent again.
+INVENTORY_RETRY: Final = 15.0
+
+#: Seconds by which two clocks may differ before timestamps are corrected and the host is told.
+CLOCK_SKEW_TOLERANCE: Final = 5.0
+
+#: Invalid messages on one link after which the control plane closes it.
+MAX_INVALID_MESSAGES: Final = 20

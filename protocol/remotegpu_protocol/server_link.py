@@ -1,0 +1,240 @@
+"""The control plane's end of a link, without a socket or a database."""
+
+from collections.abc import Collection
+from enum import Enum, auto
+
+from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.codec import decode_from_agent, encode
+from remotegpu_protocol.errors import (
+    AuthenticationFailed,
+    ProtocolError,
+    UnexpectedMessage,
+    VersionMismatch,
+)
+from remotegpu_protocol.inventory import Inventory
+from remotegpu_protocol.limits import (
+    CLOCK_SKEW_TOLERANCE,
+    HEARTBEAT_INTERVAL,
+    HELLO_TIMEOUT,
+    LINK_SILENCE,
+    MAX_INVALID_MESSAGES,
+    SAMPLE_INTERVAL,
+    SUPPORTED_VERSIONS,
+    UNREACHABLE_AFTER,
+)
+from remotegpu_protocol.messages import (
+    Challenge,
+    Enroll,
+    Enrolled,
+    Error,
+    FromAgent,
+    FromServer,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    InventoryAck,
+    WatchRate,
+    Welcome,
+)
+from remotegpu_protocol.metrics import Metrics
+
+#: Messages a second that one agent may send for long, and at once.
+_MESSAGE_RATE = 30.0
+_MESSAGE_BURST = 120.0
+
+
+class ServerState(Enum):
+    AWAITING_HELLO = auto()
+    #: The shell looks up the machine or the token and answers with a verdict.
+    AWAITING_VERDICT = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class ServerLink:
+    """One agent's connection, from the challenge to its end.
+
+    `now` is a monotonic clock in seconds, `clock` the wall clock in milliseconds since the Unix
+    epoch. The shell feeds frames to `receive` and gets back messages that passed every check
+    this side can make alone; it answers a Hello or Enroll with `welcome`, `enrolled` or `refuse`.
+    """
+
+    def __init__(self, *, nonce: bytes, origins: Collection[str], now: float, clock: int) -> None:
+        self.state = ServerState.AWAITING_HELLO
+        self.nonce = nonce
+        self.close_code: int | None = None
+        self.close_reason = ""
+        #: Our clock minus the agent's in milliseconds, as last heard.
+        self.clock_offset = 0
+        self.heard_at = now
+        #: Messages dropped because the agent sent more than it may.
+        self.dropped = 0
+        self._origins = origins
+        self._opened_at = now
+        self._frames: list[bytes] = []
+        self._invalid = 0
+        self._allowance = _MESSAGE_BURST
+        self._allowance_at = now
+        self._skew_reported = False
+        self._send(Challenge(nonce, list(SUPPORTED_VERSIONS), clock))
+
+    def receive(self, frame: bytes, *, now: float, clock: int) -> FromAgent | None:
+        """Take one frame; return its message when the shell has something to do about it."""
+        if self.state is ServerState.CLOSED:
+            return None
+        self.heard_at = now
+        if not self._within_rate(now):
+            return None
+        try:
+            return self._handle(decode_from_agent(frame), clock=clock)
+        except ProtocolError as error:
+            self._invalid += 1
+            if self.state is not ServerState.OPEN or error.close_code == CloseCode.TOO_LARGE:
+                self.refuse(error)
+            elif self._invalid > MAX_INVALID_MESSAGES:
+                self._send(Error(error.code, error.message, fatal=True))
+                self.close(CloseCode.BAD_MESSAGE, "Too many messages that could not be read.")
+            else:
+                self._send(Error(error.code, error.message))
+            return None
+
+    def tick(self, *, now: float) -> None:
+        """Close a link whose agent did not say hello, or fell silent."""
+        if self.state is ServerState.CLOSED:
+            return
+        if self.state is not ServerState.OPEN:
+            if now - self._opened_at >= HELLO_TIMEOUT:
+                self.close(CloseCode.HELLO_TIMEOUT, f"No hello came within {HELLO_TIMEOUT:g} s.")
+        elif now - self.heard_at >= UNREACHABLE_AFTER:
+            self.close(CloseCode.GOING_AWAY, f"Silent for {UNREACHABLE_AFTER:g} s.")
+
+    def next_tick(self) -> float:
+        if self.state is ServerState.OPEN:
+            return self.heard_at + UNREACHABLE_AFTER
+        return self._opened_at + HELLO_TIMEOUT
+
+    def welcome(
+        self,
+        *,
+        epoch: int,
+        machine_name: str,
+        clock: int,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
+        link_silence: float = LINK_SILENCE,
+        sample_interval: float = SAMPLE_INTERVAL,
+    ) -> None:
+        """The hello holds: open the link."""
+        self.state = ServerState.OPEN
+        self._send(
+            Welcome(
+                version=SUPPORTED_VERSIONS[0],
+                epoch=epoch,
+                machine_name=machine_name,
+                server_time=clock,
+                heartbeat_interval=heartbeat_interval,
+                link_silence=link_silence,
+                sample_interval=sample_interval,
+            )
+        )
+        self._report_skew()
+
+    def enrolled(self, *, machine_id: str, machine_name: str) -> None:
+        """The enrolment holds: answer, and end the connection."""
+        self._send(Enrolled(machine_id, machine_name))
+        self.close(1000, "Enrolled.")
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Say why, and close."""
+        self._send(Error(error.code, error.message, fatal=True))
+        self.close(error.close_code, error.message)
+
+    def reject(self, code: str, message: str) -> None:
+        """Tell the agent that something it sent was not applied; the link stays."""
+        self._send(Error(code, message[:2000]))
+
+    def acknowledge_inventory(self, revision: int) -> None:
+        self._send(InventoryAck(revision))
+
+    def watch(self, *, interval: float, lease: float) -> None:
+        self._send(WatchRate(interval, lease))
+
+    def close(self, code: int, reason: str) -> None:
+        """End the link; the shell sends what is left in `take_frames`, then closes the socket."""
+        if self.state is not ServerState.CLOSED:
+            self.state = ServerState.CLOSED
+            self.close_code = code
+            self.close_reason = reason
+
+    def corrected(self, agent_clock: int) -> int:
+        """A time of the agent's on our clock; left alone while the two clocks agree."""
+        if abs(self.clock_offset) <= CLOCK_SKEW_TOLERANCE * 1000:
+            return agent_clock
+        return max(0, agent_clock + self.clock_offset)
+
+    def take_frames(self) -> list[bytes]:
+        frames, self._frames = self._frames, []
+        return frames
+
+    def _handle(self, message: FromAgent, *, clock: int) -> FromAgent | None:
+        match message:
+            case Hello() | Enroll() if self.state is ServerState.AWAITING_HELLO:
+                self._check_opening(message)
+                if isinstance(message, Hello):
+                    self.clock_offset = clock - message.clock
+                self.state = ServerState.AWAITING_VERDICT
+                return message
+            case Heartbeat() if self.state is ServerState.OPEN:
+                self.clock_offset = clock - message.clock
+                self._send(HeartbeatAck(message.sequence, clock))
+                self._report_skew()
+                return message
+            case Metrics() | Inventory() if self.state is ServerState.OPEN:
+                return message
+            case Error():
+                if message.fatal:
+                    self.close(CloseCode.GOING_AWAY, message.message[:100])
+                return message
+            case _:
+                raise UnexpectedMessage(
+                    f"Got a {type(message).__name__} while {self.state.name.lower()}."
+                )
+
+    def _check_opening(self, message: Hello | Enroll) -> None:
+        if not set(message.versions) & set(SUPPORTED_VERSIONS):
+            raise VersionMismatch(
+                f"This control plane speaks protocol versions {list(SUPPORTED_VERSIONS)}, the "
+                f"agent offers {message.versions[:16]}: upgrade the older of the two."
+            )
+        if message.origin not in self._origins:
+            raise AuthenticationFailed(
+                f"The agent dialled {message.origin}; this control plane is "
+                f"{' or '.join(sorted(self._origins))}. Dial that address, or add yours to "
+                "REMOTEGPU_PUBLIC_URL or REMOTEGPU_AGENT_URLS."
+            )
+
+    def _within_rate(self, now: float) -> bool:
+        grown = self._allowance + (now - self._allowance_at) * _MESSAGE_RATE
+        self._allowance = min(_MESSAGE_BURST, grown)
+        self._allowance_at = now
+        if self._allowance < 1.0:
+            self.dropped += 1
+            return False
+        self._allowance -= 1.0
+        return True
+
+    def _report_skew(self) -> None:
+        skewed = abs(self.clock_offset) > CLOCK_SKEW_TOLERANCE * 1000
+        if skewed and not self._skew_reported:
+            seconds = self.clock_offset / 1000
+            direction = "behind" if seconds > 0 else "ahead of"
+            self._send(
+                Error(
+                    "CLOCK_SKEW",
+                    f"This host's clock is {abs(seconds):.0f} s {direction} the control plane's. "
+                    "Samples are stamped with the control plane's time; set up NTP here.",
+                )
+            )
+        self._skew_reported = skewed
+
+    def _send(self, message: FromServer) -> None:
+        self._frames.append(encode(message))
