@@ -1,18 +1,39 @@
 """The agent's end of a link, without a socket: bytes and times in, bytes and messages out."""
 
+import math
 import random
 from collections.abc import Callable
 from enum import Enum, auto
 
-from remotegpu_protocol.close_codes import CloseCode
+from msgspec.structs import replace
+
+from remotegpu_protocol.allowance import Allowance
+from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.codec import decode_from_server, encode
-from remotegpu_protocol.errors import ProtocolError, UnexpectedMessage, UnknownMessage
+from remotegpu_protocol.errors import (
+    MessageTooLarge,
+    ProtocolError,
+    UnexpectedMessage,
+    UnknownMessage,
+    VersionMismatch,
+    close_code_of,
+)
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.limits import (
     HEARTBEAT_INTERVAL,
     HELLO_TIMEOUT,
     INVENTORY_RETRY,
     LINK_SILENCE,
+    MAX_HEARTBEAT_INTERVAL,
+    MAX_LINK_SILENCE,
+    MAX_SAMPLE_INTERVAL,
+    MAX_WATCH_LEASE,
+    MIN_HEARTBEAT_INTERVAL,
+    MIN_SAMPLE_INTERVAL,
+    MIN_SILENT_HEARTBEATS,
+    REPLY_BURST,
+    REPLY_RATE,
+    SUPPORTED_VERSIONS,
 )
 from remotegpu_protocol.messages import (
     Challenge,
@@ -24,6 +45,7 @@ from remotegpu_protocol.messages import (
     HeartbeatAck,
     Hello,
     InventoryAck,
+    WatchRate,
     Welcome,
 )
 from remotegpu_protocol.metrics import Metrics
@@ -44,7 +66,11 @@ class AgentLink:
 
     `now` is a monotonic clock in seconds, `clock` the wall clock in milliseconds since the Unix
     epoch. The shell feeds frames to `receive`, calls `tick` by `next_tick`, and after every call
-    sends what `take_frames` gives. When `state` is CLOSED it closes the socket with `close_code`.
+    sends what `take_frames` gives. When `state` is CLOSED it closes the socket with `close_code`
+    and `close_reason`; once closed, a link stays so.
+
+    Intervals and leases in the messages that `receive` returns lie within the ranges of `limits`,
+    whatever the control plane sent.
     """
 
     def __init__(
@@ -66,9 +92,14 @@ class AgentLink:
         self._link_silence = LINK_SILENCE
         self._next_heartbeat = now
         self._unacknowledged: tuple[Inventory, float] | None = None
+        self._opened_with: Hello | Enroll | None = None
+        self._replies = Allowance(rate=REPLY_RATE, burst=REPLY_BURST, now=now)
 
-    def receive(self, frame: bytes, *, now: float, clock: int) -> list[FromServer]:
-        """Take one frame and return the messages that concern the shell, in order."""
+    def receive(self, frame: bytes | str, *, now: float, clock: int) -> list[FromServer]:
+        """Take one frame and return the messages that concern the shell, in order.
+
+        A text frame, which a `str` stands for, ends the link like any other that is invalid.
+        """
         if self.state is AgentState.CLOSED:
             return []
         self._heard_at = now
@@ -77,10 +108,11 @@ class AgentLink:
             return self._handle(message, now=now, clock=clock)
         except UnknownMessage as error:
             # A newer control plane may say more than we know: tell it, and stay.
-            self._send(Error(error.code, error.message))
+            if self._replies.take(now):
+                self._send(Error.saying(error.code, error.message))
             return []
         except ProtocolError as error:
-            self._send(Error(error.code, error.message, fatal=True))
+            self._send(Error.saying(error.code, error.message, fatal=True))
             self._close(error.close_code, error.message)
             return []
 
@@ -89,13 +121,13 @@ class AgentLink:
         if self.state is AgentState.CLOSED:
             return
         if self.state is not AgentState.OPEN:
-            if now - self._opened_at >= HELLO_TIMEOUT:
+            if now >= self._opened_at + HELLO_TIMEOUT:
                 self._close(
                     CloseCode.HELLO_TIMEOUT,
                     f"The control plane did not finish the greeting within {HELLO_TIMEOUT:g} s.",
                 )
             return
-        if now - self._heard_at >= self._link_silence:
+        if now >= self._heard_at + self._link_silence:
             self._close(
                 CloseCode.GOING_AWAY,
                 f"The control plane was silent for {self._link_silence:g} s.",
@@ -105,11 +137,13 @@ class AgentLink:
             self._heartbeat(now=now, clock=clock)
         if self._unacknowledged is not None:
             inventory, sent_at = self._unacknowledged
-            if now - sent_at >= INVENTORY_RETRY:
+            if now >= sent_at + INVENTORY_RETRY:
                 self.send_inventory(inventory, now=now)
 
     def next_tick(self) -> float:
-        """When `tick` has something to do, at the latest."""
+        """When `tick` has something to do, at the latest; never, once the link is closed."""
+        if self.state is AgentState.CLOSED:
+            return math.inf
         if self.state is not AgentState.OPEN:
             return self._opened_at + HELLO_TIMEOUT
         due = min(self._next_heartbeat, self._heard_at + self._link_silence)
@@ -118,15 +152,32 @@ class AgentLink:
         return due
 
     def send_metrics(self, metrics: Metrics) -> None:
-        """Queue a sample; one that is offered while the link is not open is forgotten."""
-        if self.state is AgentState.OPEN:
+        """Queue a sample; one that is offered while the link is not open is forgotten.
+
+        One that is too large for a message goes without its processes.
+
+        Raises:
+            MessageTooLarge, InvalidMessage: it cannot be sent all the same; the link goes on.
+        """
+        if self.state is not AgentState.OPEN:
+            return
+        try:
             self._send(metrics)
+        except MessageTooLarge:
+            self._send(
+                replace(metrics, gpus=[replace(gpu, processes=None) for gpu in metrics.gpus])
+            )
 
     def send_inventory(self, inventory: Inventory, *, now: float) -> None:
-        """Queue an inventory, and again later unless it is acknowledged or replaced."""
+        """Queue an inventory, and again later unless it is acknowledged or replaced.
+
+        Raises:
+            MessageTooLarge, InvalidMessage: it cannot be sent; the link goes on.
+        """
         if self.state is AgentState.OPEN:
-            self._unacknowledged = (inventory, now)
             self._send(inventory)
+            # Only now: one that cannot be sent must not come back to be sent again.
+            self._unacknowledged = (inventory, now)
 
     def take_frames(self) -> list[bytes]:
         """What is to be sent, each item one binary websocket frame."""
@@ -136,21 +187,12 @@ class AgentLink:
     def _handle(self, message: FromServer, *, now: float, clock: int) -> list[FromServer]:
         match message:
             case Challenge() if self.state is AgentState.AWAITING_CHALLENGE:
-                self._send(self._opening(message, clock))
-                self.state = AgentState.AWAITING_ANSWER
-                self.clock_offset = message.server_time - clock
+                self._answer(message, clock=clock)
                 return []
-            case Welcome() if self.state is AgentState.AWAITING_ANSWER:
-                self.state = AgentState.OPEN
-                self.welcome = message
-                self.clock_offset = message.server_time - clock
-                # The server tunes these within what both ends can live with.
-                self._heartbeat_interval = min(max(message.heartbeat_interval, 0.05), 60.0)
-                self._link_silence = max(message.link_silence, self._heartbeat_interval * 1.5)
-                self._schedule_heartbeat(now)
-                return [message]
-            case Enrolled() if self.state is AgentState.AWAITING_ANSWER:
-                self._close(1000, "Enrolled.")
+            case Welcome() if self._opened_with_a(Hello):
+                return [self._open(message, now=now, clock=clock)]
+            case Enrolled() if self._opened_with_a(Enroll):
+                self._close(CloseCode.NORMAL, "Enrolled.")
                 return [message]
             case HeartbeatAck() if self.state is AgentState.OPEN:
                 self.clock_offset = message.server_time - clock
@@ -160,18 +202,62 @@ class AgentLink:
                 if waiting is not None and waiting[0].revision == message.revision:
                     self._unacknowledged = None
                 return [message]
+            case WatchRate() if self.state is AgentState.OPEN:
+                return [
+                    WatchRate(
+                        _clamp(message.interval, MIN_SAMPLE_INTERVAL, MAX_SAMPLE_INTERVAL),
+                        min(message.lease, MAX_WATCH_LEASE),
+                    )
+                ]
             case Error():
                 if message.fatal:
-                    self._close(CloseCode.GOING_AWAY, message.message)
-                return [message]
-            case _ if self.state is AgentState.OPEN and not isinstance(
-                message, Challenge | Welcome | Enrolled
-            ):
+                    self._close(close_code_of(message.code), message.message)
                 return [message]
             case _:
                 raise UnexpectedMessage(
                     f"Got a {type(message).__name__} while {self.state.name.lower()}."
                 )
+
+    def _opened_with_a(self, kind: type[Hello | Enroll]) -> bool:
+        return self.state is AgentState.AWAITING_ANSWER and isinstance(self._opened_with, kind)
+
+    def _answer(self, challenge: Challenge, *, clock: int) -> None:
+        if not set(challenge.versions) & set(SUPPORTED_VERSIONS):
+            raise VersionMismatch(
+                f"This agent speaks protocol versions {list(SUPPORTED_VERSIONS)}, the control "
+                f"plane offers {challenge.versions}: upgrade the older of the two."
+            )
+        self._opened_with = self._opening(challenge, clock)
+        self._send(self._opened_with)
+        self.state = AgentState.AWAITING_ANSWER
+        self.clock_offset = challenge.server_time - clock
+
+    def _open(self, welcome: Welcome, *, now: float, clock: int) -> Welcome:
+        if self._opened_with is None or welcome.version not in self._opened_with.versions:
+            raise VersionMismatch(
+                f"The control plane chose protocol version {welcome.version}, which this agent "
+                "did not offer: upgrade the older of the two."
+            )
+        # The server tunes these; a mistake there must neither make hosts hammer it nor keep them
+        # on a dead link.
+        heartbeat = _clamp(
+            welcome.heartbeat_interval, MIN_HEARTBEAT_INTERVAL, MAX_HEARTBEAT_INTERVAL
+        )
+        silence = _clamp(welcome.link_silence, heartbeat * MIN_SILENT_HEARTBEATS, MAX_LINK_SILENCE)
+        self.welcome = replace(
+            welcome,
+            heartbeat_interval=heartbeat,
+            link_silence=silence,
+            sample_interval=_clamp(
+                welcome.sample_interval, MIN_SAMPLE_INTERVAL, MAX_SAMPLE_INTERVAL
+            ),
+        )
+        self.state = AgentState.OPEN
+        self.clock_offset = welcome.server_time - clock
+        self._heartbeat_interval = heartbeat
+        self._link_silence = silence
+        self._schedule_heartbeat(now)
+        return self.welcome
 
     def _heartbeat(self, *, now: float, clock: int) -> None:
         self._sequence += 1
@@ -187,4 +273,8 @@ class AgentLink:
     def _close(self, code: int, reason: str) -> None:
         self.state = AgentState.CLOSED
         self.close_code = code
-        self.close_reason = reason
+        self.close_reason = fit_reason(reason)
+
+
+def _clamp(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

@@ -1,11 +1,18 @@
 """Websocket close codes on the agents' socket, and what an agent does about each."""
 
 from enum import IntEnum
+from typing import Final
+
+from remotegpu_protocol.grammar import clean_text
+
+#: Bytes of UTF-8 that a close frame has room for (RFC 6455, sections 5.5 and 5.5.1).
+MAX_REASON_BYTES: Final = 123
 
 
 class CloseCode(IntEnum):
     """4000-4999 are for applications (RFC 6455, section 7.4.2)."""
 
+    NORMAL = 1000
     GOING_AWAY = 1001
     TOO_LARGE = 1009
     INTERNAL = 1011
@@ -29,3 +36,11 @@ class CloseCode(IntEnum):
 PERMANENT: frozenset[int] = frozenset(
     {CloseCode.UNAUTHENTICATED, CloseCode.REVOKED, CloseCode.VERSION_MISMATCH}
 )
+
+
+def fit_reason(reason: str) -> str:
+    """`reason` as a close frame can carry it."""
+    encoded = clean_text(reason).encode()
+    if len(encoded) <= MAX_REASON_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_REASON_BYTES - 3].decode("utf-8", "ignore") + "…"

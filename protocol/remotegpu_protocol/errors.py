@@ -7,10 +7,13 @@ ProtocolError
 ├── MessageTooLarge
 ├── VersionMismatch         no version in common
 ├── AuthenticationFailed    the signature, the machine or the enrolment token does not hold
+├── Revoked                 the key was revoked or the machine removed
+├── Superseded              a newer connection of the same machine took over
+├── Overloaded              the control plane has all the links that it may have
 └── InvalidValue            a name, label or address outside its grammar
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ProtocolError(Exception):
@@ -55,5 +58,43 @@ class AuthenticationFailed(ProtocolError):
     close_code = 4401
 
 
+class Revoked(ProtocolError):
+    code = "REVOKED"
+    close_code = 4403
+
+
+class Superseded(ProtocolError):
+    code = "SUPERSEDED"
+    close_code = 4409
+
+
+class Overloaded(ProtocolError):
+    code = "OVERLOADED"
+    close_code = 4429
+
+
 class InvalidValue(ProtocolError, ValueError):
     code = "INVALID_VALUE"
+
+
+_CLOSE_CODES: Final = {
+    kind.code: kind.close_code
+    for kind in (
+        ProtocolError,
+        InvalidMessage,
+        UnknownMessage,
+        UnexpectedMessage,
+        MessageTooLarge,
+        VersionMismatch,
+        AuthenticationFailed,
+        Revoked,
+        Superseded,
+        Overloaded,
+        InvalidValue,
+    )
+}
+
+
+def close_code_of(code: str) -> int:
+    """The websocket close code that follows a fatal error with this code; 1001 for others."""
+    return _CLOSE_CODES.get(code, 1001)

@@ -67,22 +67,23 @@ def clean_text(raw: str | bytes, limit: int = 255) -> str:
     (line breaks and bidirectional overrides too) become spaces; the ends are stripped; anything
     beyond `limit` characters is cut.
     """
-    if isinstance(raw, bytes):
-        text = raw.decode("utf-8", "replace")
-    else:
-        text = raw.encode("utf-8", "surrogateescape" if _has_escapes(raw) else "replace").decode(
-            "utf-8", "replace"
-        )
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else _without_surrogates(raw)
+    # Twice the limit is enough to look at, since only the ends lose characters.
     spaced = "".join(
         " " if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} else character
-        for character in text[: limit * 2]
+        for character in text.strip()[: limit * 2]
     )
-    return spaced.strip()[:limit]
+    return spaced.strip()[:limit].rstrip()
 
 
-def _has_escapes(text: str) -> bool:
+def _without_surrogates(text: str) -> str:
     surrogates = [character for character in text if "\ud800" <= character <= "\udfff"]
-    return bool(surrogates) and all("\udc80" <= c <= "\udcff" for c in surrogates)
+    if not surrogates:
+        return text
+    if all("\udc80" <= character <= "\udcff" for character in surrogates):
+        # How Python hands over bytes that it could not decode: file names, arguments.
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def hardware_uuid(raw: str | None) -> str | None:

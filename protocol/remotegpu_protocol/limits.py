@@ -20,25 +20,40 @@ MAX_ADDRESSES: Final = 64
 MAX_DISKS: Final = 128
 MAX_LABELS: Final = 64
 
-#: Seconds. The control plane must see a hello within this of its challenge.
+#: Characters of an error's text.
+MAX_ERROR_LENGTH: Final = 2000
+
+#: Seconds from the opening of the socket within which the greeting must be over, on both ends.
 HELLO_TIMEOUT: Final = 10.0
 
 #: Seconds between heartbeats; the agent adds up to 10 % of jitter either way.
 HEARTBEAT_INTERVAL: Final = 5.0
 
+#: Whatever a control plane asks for, an agent beats no more often and no more seldom.
+MIN_HEARTBEAT_INTERVAL: Final = 0.1
+MAX_HEARTBEAT_INTERVAL: Final = 60.0
+
 #: Seconds without a byte from the control plane after which an agent drops the link.
 LINK_SILENCE: Final = 8.0
+
+#: Whatever a control plane asks for, an agent takes no longer to notice that the link is dead,
+#: and waits for at least so many heartbeats' time.
+MAX_LINK_SILENCE: Final = 300.0
+MIN_SILENT_HEARTBEATS: Final = 1.5
 
 #: Seconds without a message from an agent after which its machine is UNREACHABLE, then LOST.
 UNREACHABLE_AFTER: Final = 12.0
 LOST_AFTER: Final = 120.0
 
-#: Seconds between samples while nobody watches, and the shortest interval that may be asked for.
+#: Seconds between samples while nobody watches, and the range that an agent keeps to whatever it
+#: is asked for.
 SAMPLE_INTERVAL: Final = 5.0
 MIN_SAMPLE_INTERVAL: Final = 0.1
+MAX_SAMPLE_INTERVAL: Final = 3600.0
 
 #: Seconds for which a watch rate holds unless it is renewed.
 WATCH_LEASE: Final = 30.0
+MAX_WATCH_LEASE: Final = 300.0
 
 #: Seconds after which an inventory that was not acknowledged is sent again.
 INVENTORY_RETRY: Final = 15.0
@@ -46,5 +61,15 @@ INVENTORY_RETRY: Final = 15.0
 #: Seconds by which two clocks may differ before timestamps are corrected and the host is told.
 CLOCK_SKEW_TOLERANCE: Final = 5.0
 
-#: Invalid messages on one link after which the control plane closes it.
+#: Messages that an agent may send at once and, for long, a second. What it sends beyond is dropped.
+MESSAGE_BURST: Final = 120.0
+MESSAGE_RATE: Final = 30.0
+
+#: Invalid messages that an open link survives at once; one is forgiven a minute.
 MAX_INVALID_MESSAGES: Final = 20
+INVALID_FORGIVEN_RATE: Final = 1 / 60
+
+#: Answers to unknown types that either end gives at once and, for long, a second; more are known
+#: to be unknown by then.
+REPLY_BURST: Final = 20.0
+REPLY_RATE: Final = 1.0

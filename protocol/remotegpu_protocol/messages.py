@@ -9,15 +9,25 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import Inventory
+from remotegpu_protocol.limits import MAX_ERROR_LENGTH
 from remotegpu_protocol.metrics import Metrics
 from remotegpu_protocol.statements import NONCE_BYTES
-from remotegpu_protocol.values import Count, Identifier, LongText, Rate, Text, Timestamp
+from remotegpu_protocol.values import (
+    Count,
+    Identifier,
+    LongText,
+    ProtocolVersion,
+    Seconds,
+    Text,
+    Timestamp,
+)
 
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Versions = Annotated[list[int], Meta(min_length=1, max_length=16)]
+Versions = Annotated[list[ProtocolVersion], Meta(min_length=1, max_length=16)]
 
 
 class Message(Struct, frozen=True, tag_field="type"):
@@ -38,13 +48,13 @@ class Challenge(Message, frozen=True, tag="challenge"):
 class Welcome(Message, frozen=True, tag="welcome"):
     """The hello was good. `epoch` numbers the connections of this machine; times in seconds."""
 
-    version: int
+    version: ProtocolVersion
     epoch: Count
     machine_name: Text
     server_time: Timestamp
-    heartbeat_interval: Rate
-    link_silence: Rate
-    sample_interval: Rate
+    heartbeat_interval: Seconds
+    link_silence: Seconds
+    sample_interval: Seconds
 
 
 class Enrolled(Message, frozen=True, tag="enrolled"):
@@ -66,10 +76,13 @@ class InventoryAck(Message, frozen=True, tag="inventory_ack"):
 
 
 class WatchRate(Message, frozen=True, tag="watch_rate"):
-    """Somebody watches: sample every `interval` seconds for the next `lease` seconds."""
+    """Somebody watches: sample every `interval` seconds for the next `lease` seconds.
 
-    interval: Rate
-    lease: Rate
+    Each one replaces the one before; a lease of 0 ends the watch at once.
+    """
+
+    interval: Seconds
+    lease: Seconds
 
 
 # --- agent to control plane ------------------------------------------------------------------
@@ -126,6 +139,11 @@ class Error(Message, frozen=True, tag="error"):
     code: Text
     message: LongText
     fatal: bool = False
+
+    @classmethod
+    def saying(cls, code: str, message: str, *, fatal: bool = False) -> "Error":
+        """An error that the other side can read, whatever went into its message."""
+        return cls(clean_text(code), clean_text(message, MAX_ERROR_LENGTH), fatal)
 
 
 FromServer = Challenge | Welcome | Enrolled | HeartbeatAck | InventoryAck | WatchRate | Error

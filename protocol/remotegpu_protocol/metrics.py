@@ -13,14 +13,15 @@ from remotegpu_protocol.values import (
     ByteCount,
     Celsius,
     Count,
-    Identifier,
     Index,
     Load,
     Megahertz,
     Percent,
     ProcessId,
     Rate,
-    Text,
+    RawIdentifier,
+    RawText,
+    Seconds,
     Timestamp,
     Watts,
 )
@@ -30,8 +31,8 @@ class GpuProcess(Struct, frozen=True, array_like=True, gc=False):
     """A process that holds memory on a GPU, as NVML reports it."""
 
     pid: ProcessId
-    name: Text | None = None
-    username: Text | None = None
+    name: RawText | None = None
+    username: RawText | None = None
     memory_used: ByteCount | None = None
 
 
@@ -44,7 +45,7 @@ class GpuMetrics(Struct, frozen=True, array_like=True, gc=False):
     """
 
     index: Index
-    uuid: Identifier
+    uuid: RawIdentifier
     utilization: Percent | None = None
     memory_controller_utilization: Percent | None = None
     memory_used: ByteCount | None = None
@@ -76,7 +77,7 @@ class HostMetrics(Struct, frozen=True, array_like=True, gc=False):
     network_transmit_bytes_per_second: Rate | None = None
     disk_used: ByteCount | None = None
     disk_total: ByteCount | None = None
-    uptime_seconds: Rate | None = None
+    uptime_seconds: Seconds | None = None
 
 
 class Metrics(Struct, frozen=True, tag_field="type", tag="metrics"):

@@ -1,6 +1,7 @@
 """The address of a control plane: how it is written, signed and dialled."""
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,13 +11,15 @@ from remotegpu_protocol.grammar import shorten
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _WEBSOCKET: Final = {"http": "ws", "https": "wss"}
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_MAX_HOST: Final = 253
 
 
 def normalise_origin(url: str) -> str:
     """`scheme://host[:port]` in one spelling: lower case, http(s), no default port, no path.
 
     Both ends sign and compare this form, so `wss://GPU.example:443/` and `https://gpu.example`
-    are one origin.
+    are one origin. A final dot of the host goes; IP addresses take their canonical spelling.
 
     Raises:
         InvalidValue: not an http, https, ws or wss URL with a host, or it holds credentials.
@@ -27,16 +30,15 @@ def normalise_origin(url: str) -> str:
     except ValueError as error:
         raise InvalidValue(f"The address {shorten(url)!r} is no URL: {error}.") from None
     scheme = _SCHEMES.get(parts.scheme.lower())
-    if scheme is None or not parts.hostname:
+    if scheme is None or not parts.hostname or port == 0:
         raise InvalidValue(
             f"Expected an address like https://gpu.example.org, got {shorten(url)!r}."
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidValue("The address of a control plane holds no user name or password.")
-    host = parts.hostname.lower()
-    shown = f"[{host}]" if ":" in host else host
+    host = _host(parts.hostname.lower(), bracketed="[" in parts.netloc)
     suffix = "" if port is None or port == _DEFAULT_PORTS[scheme] else f":{port}"
-    return f"{scheme}://{shown}{suffix}"
+    return f"{scheme}://{host}{suffix}"
 
 
 def is_loopback(origin: str) -> bool:
@@ -63,3 +65,40 @@ def agent_url(url: str) -> str:
             f"Agents speak to other hosts through TLS only: use https:// instead of {origin}."
         )
     return f"{_WEBSOCKET[scheme]}://{rest}/agent"
+
+
+def _host(host: str, *, bracketed: bool) -> str:
+    if bracketed:
+        return _ipv6(host)
+    if not host.isascii():
+        # Two standards (IDNA 2003 and 2008) map such names differently, and a signature needs
+        # one spelling.
+        raise InvalidValue(
+            f"Write the host {shorten(host)!r} in its ASCII form, which begins with 'xn--'."
+        )
+    host = host.removesuffix(".")
+    labels = host.split(".")
+    if labels[-1].isdigit() or labels[-1].startswith("0x"):
+        # `127.1` and `0x7f000001` reach 127.0.0.1 on some systems and nothing on others.
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            raise InvalidValue(
+                f"Expected an IPv4 address of four decimal numbers, got {shorten(host)!r}."
+            ) from None
+    if len(host) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+        raise InvalidValue(
+            f"Expected a host of letters, digits, '-' and '.', got {shorten(host)!r}."
+        )
+    return host
+
+
+def _ipv6(host: str) -> str:
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        address = None
+    if address is None or address.scope_id is not None:
+        raise InvalidValue(f"Expected an IPv6 address without a zone, got {shorten(host)!r}.")
+    # Python versions spell mapped addresses differently; the IPv4 one has one spelling.
+    return str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address}]"

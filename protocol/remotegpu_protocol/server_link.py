@@ -1,14 +1,17 @@
 """The control plane's end of a link, without a socket or a database."""
 
+import math
 from collections.abc import Collection
 from enum import Enum, auto
 
-from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.allowance import Allowance
+from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.codec import decode_from_agent, encode
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
     ProtocolError,
     UnexpectedMessage,
+    UnknownMessage,
     VersionMismatch,
 )
 from remotegpu_protocol.inventory import Inventory
@@ -16,8 +19,13 @@ from remotegpu_protocol.limits import (
     CLOCK_SKEW_TOLERANCE,
     HEARTBEAT_INTERVAL,
     HELLO_TIMEOUT,
+    INVALID_FORGIVEN_RATE,
     LINK_SILENCE,
     MAX_INVALID_MESSAGES,
+    MESSAGE_BURST,
+    MESSAGE_RATE,
+    REPLY_BURST,
+    REPLY_RATE,
     SAMPLE_INTERVAL,
     SUPPORTED_VERSIONS,
     UNREACHABLE_AFTER,
@@ -37,10 +45,7 @@ from remotegpu_protocol.messages import (
     Welcome,
 )
 from remotegpu_protocol.metrics import Metrics
-
-#: Messages a second that one agent may send for long, and at once.
-_MESSAGE_RATE = 30.0
-_MESSAGE_BURST = 120.0
+from remotegpu_protocol.values import MAX_TIMESTAMP
 
 
 class ServerState(Enum):
@@ -57,6 +62,12 @@ class ServerLink:
     `now` is a monotonic clock in seconds, `clock` the wall clock in milliseconds since the Unix
     epoch. The shell feeds frames to `receive` and gets back messages that passed every check
     this side can make alone; it answers a Hello or Enroll with `welcome`, `enrolled` or `refuse`.
+    Then and after every call it sends what `take_frames` gives. When `state` is CLOSED it closes
+    the socket with `close_code` and `close_reason`; once closed, a link stays so, and a verdict
+    that comes too late changes nothing: look at `state` after giving it.
+
+    `nonce` is NONCE_BYTES fresh random bytes, `origins` the normalised addresses that agents may
+    have dialled.
     """
 
     def __init__(self, *, nonce: bytes, origins: Collection[str], now: float, clock: int) -> None:
@@ -64,6 +75,8 @@ class ServerLink:
         self.nonce = nonce
         self.close_code: int | None = None
         self.close_reason = ""
+        #: The version in use, once an opening offered one that we speak.
+        self.version: int | None = None
         #: Our clock minus the agent's in milliseconds, as last heard.
         self.clock_offset = 0
         self.heard_at = now
@@ -72,14 +85,18 @@ class ServerLink:
         self._origins = origins
         self._opened_at = now
         self._frames: list[bytes] = []
-        self._invalid = 0
-        self._allowance = _MESSAGE_BURST
-        self._allowance_at = now
+        self._incoming = Allowance(rate=MESSAGE_RATE, burst=MESSAGE_BURST, now=now)
+        self._invalid = Allowance(rate=INVALID_FORGIVEN_RATE, burst=MAX_INVALID_MESSAGES, now=now)
+        self._replies = Allowance(rate=REPLY_RATE, burst=REPLY_BURST, now=now)
+        self._dropping = False
         self._skew_reported = False
         self._send(Challenge(nonce, list(SUPPORTED_VERSIONS), clock))
 
-    def receive(self, frame: bytes, *, now: float, clock: int) -> FromAgent | None:
-        """Take one frame; return its message when the shell has something to do about it."""
+    def receive(self, frame: bytes | str, *, now: float, clock: int) -> FromAgent | None:
+        """Take one frame; return its message when the shell has something to do about it.
+
+        A text frame, which a `str` stands for, is invalid like any other that is not msgpack.
+        """
         if self.state is ServerState.CLOSED:
             return None
         self.heard_at = now
@@ -87,15 +104,22 @@ class ServerLink:
             return None
         try:
             return self._handle(decode_from_agent(frame), clock=clock)
+        except UnknownMessage as error:
+            if self.state is not ServerState.OPEN:
+                self.refuse(error)
+            elif self._replies.take(now):
+                # A newer agent may say more than we know, and as often as it samples: it is told,
+                # and stays.
+                self.reject(error.code, error.message)
+            return None
         except ProtocolError as error:
-            self._invalid += 1
             if self.state is not ServerState.OPEN or error.close_code == CloseCode.TOO_LARGE:
                 self.refuse(error)
-            elif self._invalid > MAX_INVALID_MESSAGES:
-                self._send(Error(error.code, error.message, fatal=True))
-                self.close(CloseCode.BAD_MESSAGE, "Too many messages that could not be read.")
+            elif self._invalid.take(now):
+                self.reject(error.code, error.message)
             else:
-                self._send(Error(error.code, error.message))
+                self._send(Error.saying(error.code, error.message, fatal=True))
+                self.close(CloseCode.BAD_MESSAGE, "Too many messages that could not be read.")
             return None
 
     def tick(self, *, now: float) -> None:
@@ -103,12 +127,18 @@ class ServerLink:
         if self.state is ServerState.CLOSED:
             return
         if self.state is not ServerState.OPEN:
-            if now - self._opened_at >= HELLO_TIMEOUT:
-                self.close(CloseCode.HELLO_TIMEOUT, f"No hello came within {HELLO_TIMEOUT:g} s.")
-        elif now - self.heard_at >= UNREACHABLE_AFTER:
+            if now >= self._opened_at + HELLO_TIMEOUT:
+                missing = "hello" if self.state is ServerState.AWAITING_HELLO else "verdict"
+                self.close(
+                    CloseCode.HELLO_TIMEOUT, f"No {missing} came within {HELLO_TIMEOUT:g} s."
+                )
+        elif now >= self.heard_at + UNREACHABLE_AFTER:
             self.close(CloseCode.GOING_AWAY, f"Silent for {UNREACHABLE_AFTER:g} s.")
 
     def next_tick(self) -> float:
+        """When `tick` has something to do, at the latest; never, once the link is closed."""
+        if self.state is ServerState.CLOSED:
+            return math.inf
         if self.state is ServerState.OPEN:
             return self.heard_at + UNREACHABLE_AFTER
         return self._opened_at + HELLO_TIMEOUT
@@ -123,11 +153,13 @@ class ServerLink:
         link_silence: float = LINK_SILENCE,
         sample_interval: float = SAMPLE_INTERVAL,
     ) -> None:
-        """The hello holds: open the link."""
+        """The hello holds: open the link, unless it ended while the shell looked it up."""
+        if self.state is not ServerState.AWAITING_VERDICT or self.version is None:
+            return
         self.state = ServerState.OPEN
         self._send(
             Welcome(
-                version=SUPPORTED_VERSIONS[0],
+                version=self.version,
                 epoch=epoch,
                 machine_name=machine_name,
                 server_time=clock,
@@ -145,33 +177,38 @@ class ServerLink:
 
     def refuse(self, error: ProtocolError) -> None:
         """Say why, and close."""
-        self._send(Error(error.code, error.message, fatal=True))
+        self._send(Error.saying(error.code, error.message, fatal=True))
         self.close(error.close_code, error.message)
 
     def reject(self, code: str, message: str) -> None:
         """Tell the agent that something it sent was not applied; the link stays."""
-        self._send(Error(code, message[:2000]))
+        self._send(Error.saying(code, message))
 
     def acknowledge_inventory(self, revision: int) -> None:
-        self._send(InventoryAck(revision))
+        """Tell the agent that its inventory is applied; only an open link says so."""
+        if self.state is ServerState.OPEN:
+            self._send(InventoryAck(revision))
 
     def watch(self, *, interval: float, lease: float) -> None:
-        self._send(WatchRate(interval, lease))
+        """Ask for a sample every `interval` seconds for `lease` seconds; 0 ends the watch."""
+        if self.state is ServerState.OPEN:
+            self._send(WatchRate(interval, lease))
 
     def close(self, code: int, reason: str) -> None:
         """End the link; the shell sends what is left in `take_frames`, then closes the socket."""
         if self.state is not ServerState.CLOSED:
             self.state = ServerState.CLOSED
             self.close_code = code
-            self.close_reason = reason
+            self.close_reason = fit_reason(reason)
 
     def corrected(self, agent_clock: int) -> int:
         """A time of the agent's on our clock; left alone while the two clocks agree."""
         if abs(self.clock_offset) <= CLOCK_SKEW_TOLERANCE * 1000:
             return agent_clock
-        return max(0, agent_clock + self.clock_offset)
+        return min(max(0, agent_clock + self.clock_offset), MAX_TIMESTAMP)
 
     def take_frames(self) -> list[bytes]:
+        """What is to be sent, each item one binary websocket frame."""
         frames, self._frames = self._frames, []
         return frames
 
@@ -192,7 +229,7 @@ class ServerLink:
                 return message
             case Error():
                 if message.fatal:
-                    self.close(CloseCode.GOING_AWAY, message.message[:100])
+                    self.close(CloseCode.GOING_AWAY, message.message)
                 return message
             case _:
                 raise UnexpectedMessage(
@@ -200,10 +237,11 @@ class ServerLink:
                 )
 
     def _check_opening(self, message: Hello | Enroll) -> None:
-        if not set(message.versions) & set(SUPPORTED_VERSIONS):
+        self.version = next((v for v in SUPPORTED_VERSIONS if v in message.versions), None)
+        if self.version is None:
             raise VersionMismatch(
                 f"This control plane speaks protocol versions {list(SUPPORTED_VERSIONS)}, the "
-                f"agent offers {message.versions[:16]}: upgrade the older of the two."
+                f"agent offers {message.versions}: upgrade the older of the two."
             )
         if message.origin not in self._origins:
             raise AuthenticationFailed(
@@ -213,14 +251,17 @@ class ServerLink:
             )
 
     def _within_rate(self, now: float) -> bool:
-        grown = self._allowance + (now - self._allowance_at) * _MESSAGE_RATE
-        self._allowance = min(_MESSAGE_BURST, grown)
-        self._allowance_at = now
-        if self._allowance < 1.0:
-            self.dropped += 1
-            return False
-        self._allowance -= 1.0
-        return True
+        if self._incoming.take(now):
+            self._dropping = False
+            return True
+        self.dropped += 1
+        if not self._dropping and self._replies.take(now):
+            self.reject(
+                "RATE_LIMITED",
+                f"More than {MESSAGE_RATE:g} messages a second came; those beyond are dropped.",
+            )
+        self._dropping = True
+        return False
 
     def _report_skew(self) -> None:
         skewed = abs(self.clock_offset) > CLOCK_SKEW_TOLERANCE * 1000
@@ -228,7 +269,7 @@ class ServerLink:
             seconds = self.clock_offset / 1000
             direction = "behind" if seconds > 0 else "ahead of"
             self._send(
-                Error(
+                Error.saying(
                     "CLOCK_SKEW",
                     f"This host's clock is {abs(seconds):.0f} s {direction} the control plane's. "
                     "Samples are stamped with the control plane's time; set up NTP here.",
@@ -237,4 +278,5 @@ class ServerLink:
         self._skew_reported = skewed
 
     def _send(self, message: FromServer) -> None:
-        self._frames.append(encode(message))
+        if self.state is not ServerState.CLOSED:
+            self._frames.append(encode(message))

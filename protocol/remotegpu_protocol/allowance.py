@@ -1,0 +1,21 @@
+"""How often something may happen: much at once, less for long."""
+
+
+class Allowance:
+    """A token bucket: `burst` at once, then `rate` a second. Times are monotonic seconds."""
+
+    def __init__(self, *, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = burst
+        self._counted_at = now
+
+    def take(self, now: float) -> bool:
+        """Use one up; False when none is left."""
+        grown = self._left + max(0.0, now - self._counted_at) * self._rate
+        self._left = min(self._burst, grown)
+        self._counted_at = max(now, self._counted_at)
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
