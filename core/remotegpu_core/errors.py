@@ -1,0 +1,76 @@
+"""What a caller can be told.
+
+RemoteGPUError
+├── Unauthenticated      no valid token came with the call
+├── Forbidden            signed in, without the role or scope for this
+├── NotFound             does not exist, or not for this caller
+├── InvalidInput         a value outside its grammar or range
+├── Conflict             the name is taken, the hardware is registered, ...
+├── InvalidCredentials   user name or password is wrong
+├── LockedOut            too many failures: wait
+├── EnrollmentRefused    the token is unknown, used, expired or revoked
+├── CursorExpired        what came after the cursor is no longer kept
+├── LimitExceeded        a bound of the service
+└── Unavailable          a part of the system is away; try again
+
+A message says what was expected, what came, and what to do next. `field` is the path of the
+input that caused it, in the names of the graph.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RemoteGPUError(Exception):
+    """Root of every error that a user can cause or be told about. `code` is stable."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, field: Sequence[str] | str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = [field] if isinstance(field, str) else list(field) if field else None
+
+
+class Unauthenticated(RemoteGPUError):
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(RemoteGPUError):
+    code = "FORBIDDEN"
+
+
+class NotFound(RemoteGPUError):
+    code = "NOT_FOUND"
+
+
+class InvalidInput(RemoteGPUError):
+    code = "INVALID_INPUT"
+
+
+class Conflict(RemoteGPUError):
+    code = "CONFLICT"
+
+
+class InvalidCredentials(RemoteGPUError):
+    code = "INVALID_CREDENTIALS"
+
+
+class LockedOut(RemoteGPUError):
+    code = "LOCKED_OUT"
+
+
+class EnrollmentRefused(RemoteGPUError):
+    code = "ENROLLMENT_REFUSED"
+
+
+class CursorExpired(RemoteGPUError):
+    code = "CURSOR_EXPIRED"
+
+
+class LimitExceeded(RemoteGPUError):
+    code = "LIMIT_EXCEEDED"
+
+
+class Unavailable(RemoteGPUError):
+    code = "UNAVAILABLE"

@@ -1,0 +1,35 @@
+from enum import StrEnum
+
+from tortoise import fields
+from tortoise.models import Model
+
+from remotegpu_core.actor import ActorKind
+from remotegpu_core.ids import new_id
+
+
+class Outcome(StrEnum):
+    """DENIED: the caller may not. FAILED: they may, and it did not work."""
+
+    SUCCEEDED = "SUCCEEDED"
+    DENIED = "DENIED"
+    FAILED = "FAILED"
+
+
+class AuditEvent(Model):
+    """Something that somebody did or tried. Rows outlive what they speak of, so no foreign keys."""
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    at = fields.BigIntField(db_index=True)
+    actor_kind = fields.CharEnumField(ActorKind, max_length=16)
+    actor_id = fields.UUIDField(null=True, db_index=True)
+    #: The user behind an API token.
+    user_id = fields.UUIDField(null=True)
+    action = fields.CharField(max_length=64, db_index=True)
+    target_type = fields.CharField(max_length=32, null=True)
+    target_id = fields.UUIDField(null=True, db_index=True)
+    outcome = fields.CharEnumField(Outcome, max_length=16)
+    source_address = fields.CharField(max_length=64, null=True)
+    details: dict[str, str] = fields.JSONField(default=dict)
+
+    class Meta:
+        table = "audit_event"

@@ -1,0 +1,126 @@
+from typing import Any
+from uuid import UUID
+
+from tortoise import fields
+from tortoise.migrations.constraints import CheckConstraint
+from tortoise.models import Model
+
+from remotegpu_core.ids import new_id
+from remotegpu_core.models.user import User
+from remotegpu_core.models.workspace import Workspace
+from remotegpu_core.states import Health, Lifecycle, Presence
+
+
+class Machine(Model):
+    """A host that was enrolled.
+
+    `presence`, `lifecycle` and `health` change by the table in `states`. `epoch` numbers the
+    connections of its agent, `replica_id` names the process that holds the newest one.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    name = fields.CharField(max_length=63)
+    name_key = fields.CharField(max_length=63, unique=True)
+    public_key = fields.BinaryField()
+    #: SMBIOS UUID, null where the firmware has none worth the name.
+    hardware_uuid = fields.CharField(max_length=36, null=True, unique=True)
+    boot_id = fields.CharField(max_length=255, null=True)
+    agent_version = fields.CharField(max_length=255, null=True)
+    epoch = fields.BigIntField(default=0)
+    replica_id = fields.UUIDField(null=True)
+    presence = fields.CharEnumField(Presence, max_length=16, default=Presence.UNREACHABLE)
+    lifecycle = fields.CharEnumField(Lifecycle, max_length=16, default=Lifecycle.IN_SERVICE)
+    health = fields.CharEnumField(Health, max_length=16, default=Health.HEALTHY)
+    health_reasons: list[str] = fields.JSONField(default=list)
+    #: When the agent was last heard, as far as the database knows: live values are on the bus.
+    last_seen_at = fields.BigIntField(null=True)
+    #: The host's part of the last inventory, as `remotegpu_protocol.inventory.HostInventory`.
+    host: dict[str, Any] = fields.JSONField(default=dict)
+    inventory_at = fields.BigIntField(null=True)
+    created_at = fields.BigIntField()
+
+    class Meta:
+        table = "machine"
+
+
+class MachineLabel(Model):
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    machine: fields.ForeignKeyRelation[Machine] = fields.ForeignKeyField(
+        "remotegpu.Machine", related_name="labels", on_delete=fields.CASCADE
+    )
+    machine_id: UUID
+    key = fields.CharField(max_length=63)
+    value = fields.CharField(max_length=255)
+
+    class Meta:
+        table = "machine_label"
+        unique_together = (("machine", "key"),)
+        indexes = (("key", "value"),)
+
+
+class Gpu(Model):
+    """A card in a machine.
+
+    A UUID is on one machine at a time: unique among the rows that are not removed, by a partial
+    index of the migrations.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    machine: fields.ForeignKeyRelation[Machine] = fields.ForeignKeyField(
+        "remotegpu.Machine", related_name="gpus", on_delete=fields.CASCADE
+    )
+    machine_id: UUID
+    index = fields.IntField()
+    uuid = fields.CharField(max_length=128)
+    model = fields.CharField(max_length=255)
+    memory_total = fields.BigIntField(null=True)
+    health = fields.CharEnumField(Health, max_length=16, default=Health.HEALTHY)
+    health_reason = fields.TextField(null=True)
+    #: The rest of the inventory, as `remotegpu_protocol.inventory.GpuInventory`.
+    details: dict[str, Any] = fields.JSONField(default=dict)
+    created_at = fields.BigIntField()
+    removed_at = fields.BigIntField(null=True)
+
+    class Meta:
+        table = "gpu"
+
+
+class MachineGrant(Model):
+    """Lets a user, or everybody in a workspace, see and watch a machine: exactly one of the two."""
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    machine: fields.ForeignKeyRelation[Machine] = fields.ForeignKeyField(
+        "remotegpu.Machine", related_name="grants", on_delete=fields.CASCADE
+    )
+    machine_id: UUID
+    user: fields.ForeignKeyNullableRelation[User] = fields.ForeignKeyField(
+        "remotegpu.User", related_name="machine_grants", on_delete=fields.CASCADE, null=True
+    )
+    user_id: UUID | None
+    workspace: fields.ForeignKeyNullableRelation[Workspace] = fields.ForeignKeyField(
+        "remotegpu.Workspace", related_name="machine_grants", on_delete=fields.CASCADE, null=True
+    )
+    workspace_id: UUID | None
+    created_at = fields.BigIntField()
+
+    class Meta:
+        table = "machine_grant"
+        unique_together = (("machine", "user"), ("machine", "workspace"))
+        constraints = (
+            CheckConstraint(
+                name="machine_grant_to_one",
+                check="(user_id IS NULL) <> (workspace_id IS NULL)",
+            ),
+        )
+
+
+class MachineChange(Model):
+    """The log behind `machineChanged`: what happened to which machine, in commit order."""
+
+    sequence = fields.BigIntField(primary_key=True, generated=False)
+    machine_id = fields.UUIDField(db_index=True)
+    kind = fields.CharField(max_length=32)
+    at = fields.BigIntField()
+
+    class Meta:
+        table = "machine_change"

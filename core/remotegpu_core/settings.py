@@ -1,0 +1,124 @@
+"""Settings of the control plane: REMOTEGPU_* environment variables over a TOML file."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from remotegpu_core.errors import InvalidInput
+from remotegpu_protocol.errors import InvalidValue
+from remotegpu_protocol.origin import normalise_origin
+
+#: Names the TOML file that the environment overrides.
+CONFIG_VARIABLE = "REMOTEGPU_CONFIG"
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="REMOTEGPU_", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    public_url: str | None = Field(
+        None, description="The address that users and agents reach this control plane by."
+    )
+    agent_urls: Annotated[list[str], NoDecode] = Field(
+        [], description="Further addresses that agents may dial, separated by commas."
+    )
+    data_dir: Path = Field(
+        Path(".remotegpu"), description="Where the SQLite file and other state is kept."
+    )
+    database_url: str | None = Field(
+        None, description="postgres://user:password@host:port/name; SQLite in data_dir without."
+    )
+    redis_url: str | None = Field(
+        None, description="redis://host:port/0 of Redis or Valkey; in-process without."
+    )
+    admin_password: SecretStr | None = Field(
+        None, description="Password of the first user, `admin`; made up and shown once without."
+    )
+    session_lifetime: int = Field(7 * 24 * 3600, ge=60, description="Of a sign-in.")
+    enrollment_lifetime: int = Field(600, ge=1, le=86400, description="Of an enrolment token.")
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        [], description="Addresses whose X-Forwarded-For is believed, separated by commas."
+    )
+    max_agents: int = Field(10_000, ge=1, description="Agents that one process serves.")
+    max_sockets: int = Field(10_000, ge=1, description="Live viewers that one process serves.")
+    audit_retention_days: int = Field(400, ge=1, description="Age at which audit events go.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @field_validator("agent_urls", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings]
+        if path := os.environ.get(CONFIG_VARIABLE):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        return tuple(sources)
+
+    @cached_property
+    def origin(self) -> str:
+        """The public address in its one spelling."""
+        if self.public_url:
+            return normalise_origin(self.public_url)
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
+        shown = f"[{host}]" if ":" in host else host
+        return normalise_origin(f"http://{shown}:{self.port}")
+
+    @cached_property
+    def agent_origins(self) -> frozenset[str]:
+        """Every address that an agent may have dialled."""
+        return frozenset({self.origin, *(normalise_origin(url) for url in self.agent_urls)})
+
+    @property
+    def sqlite_path(self) -> Path:
+        return self.data_dir / "remotegpu.sqlite3"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, the file and `overrides`, checked.
+
+    Raises:
+        InvalidInput: a value is wrong; the message names each and what it should be.
+    """
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise InvalidInput(f"{CONFIG_VARIABLE} names {path}, which is no file.")
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        _ = settings.agent_origins
+    except ValidationError as error:
+        problems = "; ".join(
+            f"REMOTEGPU_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise InvalidInput(f"The settings do not hold: {problems}.") from None
+    except InvalidValue as error:
+        raise InvalidInput(f"The settings do not hold: {error.message}") from None
+    except ValueError as error:
+        # TOML that cannot be read.
+        raise InvalidInput(f"{CONFIG_VARIABLE} ({path}) is not valid TOML: {error}.") from None
+    return settings
