@@ -12,6 +12,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _WEBSOCKET: Final = {"http": "ws", "https": "wss"}
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_USER_INFO: Final = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _MAX_HOST: Final = 253
 
 
@@ -27,12 +28,15 @@ def normalise_origin(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError as error:
-        raise InvalidValue(f"The address {shorten(url)!r} is no URL: {error}.") from None
+    except ValueError:
+        # The reason that Python gives may repeat a password.
+        raise InvalidValue(
+            f"The address {_shown(url)!r} is no URL: look at its brackets and its port."
+        ) from None
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname or port == 0:
         raise InvalidValue(
-            f"Expected an address like https://gpu.example.org, got {shorten(url)!r}."
+            f"Expected an address like https://gpu.example.org, got {_shown(url)!r}."
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidValue("The address of a control plane holds no user name or password.")
@@ -65,6 +69,10 @@ def agent_url(url: str) -> str:
             f"Agents speak to other hosts through TLS only: use https:// instead of {origin}."
         )
     return f"{_WEBSOCKET[scheme]}://{rest}/agent"
+
+
+def _shown(url: str) -> str:
+    return shorten(_USER_INFO.sub(r"\1…@", url))
 
 
 def _host(host: str, *, bracketed: bool) -> str:
