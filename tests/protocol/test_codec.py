@@ -84,7 +84,7 @@ def edges(kind: inspect.Type) -> list[Tree]:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=tag)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_message_survives_the_way(message: type[msgspec.Struct], data: st.DataObject) -> None:
     tree = data.draw(trees(struct_info(message)))
