@@ -11,7 +11,6 @@ from remotegpu_protocol.allowance import Allowance
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.codec import decode_from_server, encode
 from remotegpu_protocol.errors import (
-    MessageTooLarge,
     ProtocolError,
     UnexpectedMessage,
     UnknownMessage,
@@ -154,19 +153,12 @@ class AgentLink:
     def send_metrics(self, metrics: Metrics) -> None:
         """Queue a sample; one that is offered while the link is not open is forgotten.
 
-        One that is too large for a message goes without its processes.
-
         Raises:
-            MessageTooLarge, InvalidMessage: it cannot be sent all the same; the link goes on.
+            MessageTooLarge, InvalidMessage: it cannot be sent, and the link goes on; with fewer
+                processes every sample fits.
         """
-        if self.state is not AgentState.OPEN:
-            return
-        try:
+        if self.state is AgentState.OPEN:
             self._send(metrics)
-        except MessageTooLarge:
-            self._send(
-                replace(metrics, gpus=[replace(gpu, processes=None) for gpu in metrics.gpus])
-            )
 
     def send_inventory(self, inventory: Inventory, *, now: float) -> None:
         """Queue an inventory, and again later unless it is acknowledged or replaced.

@@ -7,7 +7,7 @@ import pytest
 from remotegpu_protocol.agent_link import AgentLink, AgentState
 from remotegpu_protocol.close_codes import CloseCode
 from remotegpu_protocol.codec import decode_from_agent, encode
-from remotegpu_protocol.errors import InvalidMessage, InvalidValue
+from remotegpu_protocol.errors import InvalidMessage, InvalidValue, MessageTooLarge
 from remotegpu_protocol.inventory import HostInventory, Inventory
 from remotegpu_protocol.limits import (
     HELLO_TIMEOUT,
@@ -30,7 +30,6 @@ from remotegpu_protocol.messages import (
     WatchRate,
     Welcome,
 )
-from remotegpu_protocol.metrics import Metrics
 from tests.protocol.instruments import (
     NONCE,
     HandClock,
@@ -227,14 +226,13 @@ def test_samples_go_out_while_the_link_is_open_only() -> None:
     assert agent.says() == []
 
 
-def test_a_sample_that_is_too_large_loses_its_processes_and_nothing_else() -> None:
+def test_a_sample_that_is_too_large_is_refused_and_the_link_goes_on() -> None:
     agent = Agent().opened()
-    agent.link.send_metrics(sample(1, gpus=64, processes=128))
-    (sent,) = agent.says()
-    assert isinstance(sent, Metrics)
-    assert [gpu.index for gpu in sent.gpus] == list(range(64))
-    assert {gpu.processes for gpu in sent.gpus} == {None}
-    assert {gpu.utilization for gpu in sent.gpus} == {97.0}
+    with pytest.raises(MessageTooLarge):
+        agent.link.send_metrics(sample(1, gpus=64, processes=128))
+    assert agent.says() == []
+    agent.link.send_metrics(sample(2, gpus=64, processes=8))
+    assert agent.says() == [sample(2, gpus=64, processes=8)]
 
 
 def welcome_with(
