@@ -6,7 +6,6 @@ from tortoise import fields, migrations
 from tortoise.fields.base import OnDelete
 from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
-from tortoise.migrations.constraints import CheckConstraint
 
 from remotegpu_core.actor import ActorKind, Role
 from remotegpu_core.ids import new_id
@@ -533,12 +532,6 @@ class Migration(migrations.Migration):
                 "table": "machine_grant",
                 "app": "remotegpu",
                 "unique_together": (("machine", "user"), ("machine", "workspace")),
-                "constraints": [
-                    CheckConstraint(
-                        check="(user_id IS NULL) <> (workspace_id IS NULL)",
-                        name="machine_grant_to_one",
-                    )
-                ],
                 "pk_attr": "id",
                 "table_description": "Lets a user, or everybody in a workspace, see and watch a machine: exactly one of the two.",
             },

@@ -1,0 +1,152 @@
+"""The bus as services and the edge use it."""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import RedisError
+
+from remotegpu_core.bus import keys
+from remotegpu_core.bus.connection import connect
+from remotegpu_core.bus.listener import Listener
+from remotegpu_core.bus.samples import Sample, unpack_sample
+from remotegpu_core.bus.writer import Writer
+from remotegpu_core.clock import now_ms
+from remotegpu_protocol.limits import LOST_AFTER
+
+log = structlog.get_logger()
+
+#: Milliseconds that a latest sample and a presence note outlive the machine's last word.
+SNAPSHOT_LIFETIME = int(LOST_AFTER * 1000)
+#: Milliseconds that a replica's wish for a sampling rate holds.
+WATCH_LIFETIME = 30_000
+
+# Compare-and-set: a note of an older connection never replaces one of a newer.
+_NOTE_PRESENCE = """
+local held = redis.call('GET', KEYS[1])
+if held and tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the bus knows of a machine right now; both are None when it knows nothing."""
+
+    sample: Sample | None = None
+    #: Milliseconds since the Unix epoch.
+    last_seen_at: int | None = None
+
+
+class Bus:
+    """Samples, presence and watch rates through one Redis client."""
+
+    def __init__(self, url: str | None) -> None:
+        self.redis: Redis = connect(url)
+        self.writer = Writer(self.redis)
+        self.listener = Listener(self.redis)
+
+    async def start(self) -> None:
+        self.writer.start()
+        await self.listener.start()
+
+    async def stop(self) -> None:
+        await self.listener.stop()
+        await self.writer.stop()
+        with contextlib.suppress(RedisError, OSError):
+            await self.redis.aclose()
+
+    async def publish_sample(self, machine_id: UUID, sample: Sample) -> None:
+        """Keep a sample as the machine's latest and send it to whoever watches."""
+        data = sample.pack()
+        channel, key = keys.sample_channel(machine_id), keys.latest_key(machine_id)
+
+        def write(pipeline: Pipeline) -> None:
+            pipeline.set(key, data, px=SNAPSHOT_LIFETIME)
+            pipeline.publish(channel, data)
+
+        await self.writer.put(write)
+
+    async def note_presence(self, machine_id: UUID, *, epoch: int, seen_at: int) -> None:
+        """Say that the machine's connection `epoch` was heard at `seen_at` (milliseconds)."""
+        key = keys.presence_key(machine_id)
+        await self.writer.put(
+            lambda pipeline: pipeline.eval(
+                _NOTE_PRESENCE, 1, key, str(epoch), str(seen_at), str(SNAPSHOT_LIFETIME)
+            )
+        )
+
+    async def live(self, machine_ids: Iterable[UUID]) -> dict[UUID, Live]:
+        """Latest samples and presence of many machines, in one round trip.
+
+        Without Redis nobody is known live; the database's values then stand alone.
+        """
+        ids = list(machine_ids)
+        if not ids:
+            return {}
+        wanted = [keys.latest_key(i) for i in ids] + [keys.presence_key(i) for i in ids]
+        try:
+            values = cast("list[bytes | None]", await self.redis.mget(wanted))
+        except (RedisError, OSError) as error:
+            log.warning("bus.live_unavailable", error=str(error))
+            return {}
+        samples, notes = values[: len(ids)], values[len(ids) :]
+        return {
+            machine_id: Live(unpack_sample(sample), _seen_at(note))
+            for machine_id, sample, note in zip(ids, samples, notes, strict=True)
+        }
+
+    async def wish_rate(self, replica_id: UUID, wishes: dict[UUID, float | None]) -> None:
+        """Say how often (seconds; None: no more) this replica's viewers want samples."""
+        until = now_ms() + WATCH_LIFETIME
+
+        for machine_id, interval in wishes.items():
+            key = keys.watch_key(machine_id)
+
+            def write(
+                pipeline: Pipeline,
+                key: str = key,
+                machine_id: UUID = machine_id,
+                interval: float | None = interval,
+            ) -> None:
+                if interval is None:
+                    pipeline.hdel(key, str(replica_id))
+                else:
+                    pipeline.hset(key, str(replica_id), f"{interval} {until}")
+                    pipeline.pexpire(key, WATCH_LIFETIME)
+                pipeline.publish(keys.WATCH, str(machine_id))
+
+            await self.writer.put(write)
+
+    async def wished_rate(self, machine_id: UUID) -> float | None:
+        """The shortest interval, in seconds, that any replica wants samples at."""
+        try:
+            found = await self.redis.hgetall(keys.watch_key(machine_id))
+        except (RedisError, OSError):
+            return None
+        now = now_ms()
+        intervals: list[float] = []
+        for wish in cast("dict[bytes, bytes]", found).values():
+            interval, until = wish.split()
+            if int(until) > now:
+                intervals.append(float(interval))
+        return min(intervals, default=None)
+
+    async def nudge(self, topic: str) -> None:
+        """Have every process poll the database's versions now; lost nudges cost a second."""
+        await self.writer.put(lambda pipeline: pipeline.publish(keys.NUDGE, topic))
+
+    async def fence(self, machine_id: UUID, epoch: int) -> None:
+        """Tell other processes that connections of the machine before `epoch` are over."""
+        message = f"{machine_id} {epoch}"
+        await self.writer.put(lambda pipeline: pipeline.publish(keys.FENCE, message))
+
+
+def _seen_at(note: bytes | None) -> int | None:
+    return int(note.split()[1]) if note else None

@@ -1,0 +1,36 @@
+"""The Redis client: a real one when a URL is set, an in-process one otherwise."""
+
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from remotegpu_core.errors import InvalidInput
+
+#: Seconds. A bus that answers slower than this is as good as away.
+TIMEOUT = 5.0
+
+
+def connect(url: str | None) -> Redis:
+    """A client for `url`, not yet connected.
+
+    Raises:
+        InvalidInput: not a redis:// URL.
+    """
+    if url is None:
+        return FakeAsyncRedis(server=FakeServer())
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidInput("REMOTEGPU_REDIS_URL is a redis://, rediss:// or unix:// URL.")
+    try:
+        return Redis.from_url(
+            url,
+            socket_connect_timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            # Callers know best what to do without an answer; waiting inside the client would
+            # only stop them from doing it.
+            retry=Retry(NoBackoff(), 0),
+            max_connections=64,
+        )
+    except (RedisError, ValueError) as error:
+        raise InvalidInput(f"REMOTEGPU_REDIS_URL cannot be used: {error}.") from None

@@ -1,0 +1,109 @@
+"""One subscriber connection for the whole process, shared by everybody who listens."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from remotegpu_core.bus.keys import NUDGE
+
+log = structlog.get_logger()
+
+Callback = Callable[[bytes], None]
+
+
+class Listener:
+    """Channels with their callbacks, each channel subscribed once, resubscribed after a loss.
+
+    Callbacks run on the reader's task: they do not block and do not raise.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._callbacks: dict[str, list[Callback]] = {}
+        self._pubsub: PubSub | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._gaps: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Subscribe and begin to read; with Redis away it goes on trying in the background."""
+        # Something is always subscribed: a subscriber without a channel cannot wait.
+        self._callbacks.setdefault(NUDGE, [])
+        with contextlib.suppress(RedisError, OSError):
+            await self._connect()
+        self._task = asyncio.create_task(self._run(), name="bus-listener")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._disconnect()
+
+    @property
+    def channels(self) -> frozenset[str]:
+        return frozenset(self._callbacks)
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when messages may have been missed."""
+        self._gaps.append(callback)
+
+    async def subscribe(self, channel: str, callback: Callback) -> None:
+        callbacks = self._callbacks.setdefault(channel, [])
+        callbacks.append(callback)
+        if len(callbacks) == 1 and self._pubsub is not None:
+            # A failure here fails the reader too, which subscribes to everything anew.
+            with contextlib.suppress(RedisError, OSError):
+                await self._pubsub.subscribe(channel)
+
+    async def unsubscribe(self, channel: str, callback: Callback) -> None:
+        callbacks = self._callbacks.get(channel, [])
+        if callback in callbacks:
+            callbacks.remove(callback)
+        if not callbacks and channel in self._callbacks and channel != NUDGE:
+            del self._callbacks[channel]
+            if self._pubsub is not None:
+                with contextlib.suppress(RedisError, OSError):
+                    await self._pubsub.unsubscribe(channel)
+
+    async def _run(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                if self._pubsub is None:
+                    await self._connect()
+                    log.info("bus.listening", channels=len(self._callbacks))
+                    for gap in self._gaps:
+                        gap()
+                delay = 0.1
+                await self._read()
+            except (RedisError, OSError) as error:
+                log.warning("bus.listener_lost", error=str(error), retry_in=delay)
+                await self._disconnect()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+
+    async def _connect(self) -> None:
+        pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        await pubsub.subscribe(*self._callbacks)
+        self._pubsub = pubsub
+
+    async def _disconnect(self) -> None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+
+    async def _read(self) -> None:
+        while (pubsub := self._pubsub) is not None:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is None or message["type"] != "message":
+                continue
+            data = message["data"]
+            for callback in tuple(self._callbacks.get(message["channel"].decode(), ())):
+                callback(data)

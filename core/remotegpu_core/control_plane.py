@@ -1,0 +1,75 @@
+"""Everything that one control plane process shares between its parts."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from remotegpu_core.bus.bus import Bus
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.connection import Database
+from remotegpu_core.live.changes import ChangeFeed
+from remotegpu_core.live.samples import SampleFeed
+from remotegpu_core.services.users import ensure_admin
+from remotegpu_core.settings import Settings
+from remotegpu_core.versions import VersionWatch
+
+log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class ControlPlane:
+    """Settings and long-lived parts. `replica_id` names this process among its like."""
+
+    settings: Settings
+    database: Database
+    bus: Bus
+    replica_id: uuid.UUID
+    started_at: int
+    versions: VersionWatch = field(init=False)
+    samples: SampleFeed = field(init=False)
+    changes: ChangeFeed = field(init=False)
+    #: The password that the first start made up for `admin`, for showing it once.
+    first_password: str | None = None
+
+    def __post_init__(self) -> None:
+        self.versions = VersionWatch(self.bus)
+        self.samples = SampleFeed(self.bus, self.replica_id)
+        self.changes = ChangeFeed(self.versions)
+
+
+@contextlib.asynccontextmanager
+async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
+    """Open the database, bring it up to date, join the bus; undo all of it at the end.
+
+    Raises:
+        InvalidInput, Unavailable: what an operator can mend, with how.
+    """
+    database = Database(settings)
+    await database.open()
+    try:
+        for name in await database.migrate():
+            log.info("database.migrated", migration=name)
+        password = settings.admin_password
+        first_password = await ensure_admin(password.get_secret_value() if password else None)
+        plane = ControlPlane(
+            settings=settings,
+            database=database,
+            bus=Bus(settings.redis_url),
+            replica_id=uuid.uuid4(),
+            started_at=now_ms(),
+            first_password=first_password,
+        )
+        await plane.bus.start()
+        try:
+            await plane.versions.start()
+            plane.samples.start()
+            yield plane
+        finally:
+            await plane.samples.stop()
+            await plane.versions.stop()
+            await plane.bus.stop()
+    finally:
+        await database.close()

@@ -1,0 +1,1 @@
+"""What viewers follow: samples and changes, each taken from the bus once per process."""

@@ -1,0 +1,55 @@
+"""Which machines somebody may see. Every list, lookup and subscription asks here."""
+
+import uuid
+from collections.abc import Collection
+from typing import cast
+
+from tortoise.expressions import Q, Subquery
+from tortoise.queryset import QuerySet
+
+from remotegpu_core.actor import Actor, Scope
+from remotegpu_core.errors import NotFound
+from remotegpu_core.models import Gpu, Machine, MachineGrant
+
+
+def visible_machines(actor: Actor) -> QuerySet[Machine]:
+    """Admins see all machines, others those that they or a workspace of theirs have a grant on."""
+    actor.require_scope(Scope.READ)
+    if actor.sees_all_machines:
+        return Machine.all()
+    return Machine.filter(id__in=Subquery(_granted(actor.require_user())))
+
+
+async def visible_ids(actor: Actor, among: Collection[uuid.UUID] | None = None) -> set[uuid.UUID]:
+    """Ids of the machines that the caller may see, of `among` or of all."""
+    query = visible_machines(actor)
+    if among is not None:
+        if not among:
+            return set()
+        query = query.filter(id__in=list(among))
+    return set(cast("list[uuid.UUID]", await query.values_list("id", flat=True)))
+
+
+async def visible_machine(actor: Actor, machine_id: uuid.UUID, *, field: str = "id") -> Machine:
+    """A machine for this caller.
+
+    Raises:
+        NotFound: there is none, or not for them.
+    """
+    machine = await visible_machines(actor).get_or_none(id=machine_id)
+    if machine is None:
+        raise NotFound("There is no such machine.", field=field)
+    return machine
+
+
+async def visible_gpus(actor: Actor, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Gpu]:
+    """Of `ids`, the GPUs in machines that the caller may see, by id."""
+    gpus = {gpu.id: gpu for gpu in await Gpu.filter(id__in=list(ids), removed_at=None)}
+    seen = await visible_ids(actor, {gpu.machine_id for gpu in gpus.values()})
+    return {gpu_id: gpu for gpu_id, gpu in gpus.items() if gpu.machine_id in seen}
+
+
+def _granted(user_id: uuid.UUID) -> QuerySet[MachineGrant]:
+    return MachineGrant.filter(
+        Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id)
+    ).values("machine_id")  # type: ignore[return-value]  # Subquery takes a ValuesQuery too

@@ -1,0 +1,99 @@
+"""Tokens for programs."""
+
+import uuid
+
+from remotegpu_core.actor import Actor, Role, Scope
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.errors import Forbidden, InvalidInput, LimitExceeded, NotFound
+from remotegpu_core.models import ApiToken
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.secret import Kind, new_secret, secret_hash
+from remotegpu_core.services import audit
+from remotegpu_core.versions import Topic, bump
+from remotegpu_protocol.grammar import clean_text
+
+#: Tokens that one user may have at a time.
+MAX_TOKENS = 100
+
+_NEWEST_FIRST = Order("id", descending=True)
+
+
+async def create_api_token(
+    actor: Actor, name: str, scopes: frozenset[Scope], expires_at: int | None
+) -> tuple[str, ApiToken]:
+    """Make a token for the caller and return its secret, this once, with its row.
+
+    `expires_at` in milliseconds since the Unix epoch, None for a token without an end.
+
+    Raises:
+        InvalidInput: an empty name, no scope, or an end in the past.
+        Forbidden: a scope that the caller does not have.
+        LimitExceeded: the caller has MAX_TOKENS already.
+    """
+    user_id = actor.require_user()
+    now = now_ms()
+    if not name or name != clean_text(name, 64):
+        raise InvalidInput("A token's name has 1 to 64 printable characters.", field="name")
+    if not scopes:
+        raise InvalidInput("A token needs at least one scope.", field="scopes")
+    if expires_at is not None and expires_at <= now:
+        raise InvalidInput("expiresAt is in the past.", field="expiresAt")
+    if not scopes <= actor.scopes or (Scope.ADMIN in scopes and actor.role is not Role.ADMIN):
+        raise Forbidden("A token can have no scope that you do not have.", field="scopes")
+    token = new_secret(Kind.API_TOKEN)
+    async with transaction():
+        if await ApiToken.filter(user_id=user_id, revoked_at=None).count() >= MAX_TOKENS:
+            raise LimitExceeded(f"You have {MAX_TOKENS} tokens already; revoke some first.")
+        row = await ApiToken.create(
+            user_id=user_id,
+            name=name,
+            token_hash=secret_hash(token),
+            scopes=sorted(scopes),
+            created_at=now,
+            expires_at=expires_at,
+        )
+        await audit.record(
+            actor,
+            "createApiToken",
+            target=("ApiToken", row.id),
+            details={"name": name, "scopes": " ".join(sorted(scopes))},
+        )
+    return token, row
+
+
+async def revoke_api_token(actor: Actor, token_id: uuid.UUID) -> ApiToken:
+    """End a token of the caller's, or as an admin anybody's. Revoking twice changes nothing.
+
+    Raises:
+        NotFound: no such token for this caller.
+    """
+    query = ApiToken.filter(id=token_id)
+    if not actor.is_admin:
+        query = query.filter(user_id=actor.require_user())
+    row = await query.get_or_none()
+    if row is None:
+        raise NotFound("There is no such API token.", field="id")
+    if row.revoked_at is None:
+        async with transaction():
+            await ApiToken.filter(id=token_id, revoked_at=None).update(revoked_at=now_ms())
+            await audit.record(
+                actor, "revokeApiToken", target=("ApiToken", row.id), details={"name": row.name}
+            )
+            await bump(Topic.ACCESS)
+        await row.refresh_from_db()
+    return row
+
+
+async def list_api_tokens(actor: Actor, request: PageRequest) -> Page[ApiToken]:
+    """The caller's own tokens, newest first."""
+    query = ApiToken.filter(user_id=actor.require_user())
+    return await fetch_page(query, _NEWEST_FIRST, request)
+
+
+async def visible_api_tokens(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, ApiToken]:
+    """Of `ids`, the tokens that the caller may see: their own, admins all."""
+    query = ApiToken.filter(id__in=ids)
+    if not actor.is_admin:
+        query = query.filter(user_id=actor.user_id)
+    return {row.id: row for row in await query} if ids and actor.is_signed_in else {}

@@ -1,0 +1,79 @@
+"""The audit trail: who did, or tried, what to whom, and from where."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tortoise.expressions import Q
+
+from remotegpu_core.actor import Actor
+from remotegpu_core.clock import now_ms
+from remotegpu_core.models import AuditEvent, Outcome
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_protocol.grammar import clean_text
+
+_BY_TIME = Order("id", descending=True)
+
+
+async def record(
+    actor: Actor,
+    action: str,
+    *,
+    target: tuple[str, uuid.UUID] | None = None,
+    outcome: Outcome = Outcome.SUCCEEDED,
+    details: Mapping[str, str] | None = None,
+) -> None:
+    """Write an event within the current transaction.
+
+    `action` is the mutation's name in the graph, `details` are short texts and hold no secret.
+    """
+    await AuditEvent.create(
+        at=now_ms(),
+        actor_kind=actor.kind,
+        actor_id=actor.id,
+        user_id=actor.user_id,
+        action=action,
+        target_type=target[0] if target else None,
+        target_id=target[1] if target else None,
+        outcome=outcome,
+        source_address=actor.source_address,
+        details={key: clean_text(value) for key, value in (details or {}).items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Times in milliseconds since the Unix epoch, `since` included and `until` not."""
+
+    actor_id: uuid.UUID | None = None
+    action: str | None = None
+    target_id: uuid.UUID | None = None
+    outcome: Outcome | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -> Page[AuditEvent]:
+    """Events, newest first: all of them for admins, their own for everybody else."""
+    user_id = actor.require_user()
+    query = AuditEvent.all()
+    if not actor.is_admin:
+        query = query.filter(Q(actor_id=user_id) | Q(user_id=user_id))
+    if chosen.actor_id is not None:
+        query = query.filter(Q(actor_id=chosen.actor_id) | Q(user_id=chosen.actor_id))
+    if chosen.action is not None:
+        query = query.filter(action=chosen.action)
+    if chosen.target_id is not None:
+        query = query.filter(target_id=chosen.target_id)
+    if chosen.outcome is not None:
+        query = query.filter(outcome=chosen.outcome)
+    if chosen.since is not None:
+        query = query.filter(at__gte=chosen.since)
+    if chosen.until is not None:
+        query = query.filter(at__lt=chosen.until)
+    return await fetch_page(query, _BY_TIME, request)
+
+
+async def prune(older_than: int) -> int:
+    """Forget events from before `older_than` (milliseconds) and return how many."""
+    return await AuditEvent.filter(at__lt=older_than).delete()

@@ -1,0 +1,151 @@
+"""Applying what a host says it is made of."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from tortoise.exceptions import IntegrityError
+
+from remotegpu_core.actor import machine_actor
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.models import Gpu, Machine, Outcome
+from remotegpu_core.services import audit
+from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.states import Health
+from remotegpu_protocol.grammar import hardware_uuid
+from remotegpu_protocol.inventory import DriverState, GpuHealth, GpuInventory, Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """`stale`: a newer connection exists and nothing was written. `refused`: texts for the host."""
+
+    stale: bool = False
+    refused: list[str] = field(default_factory=list)
+
+
+async def apply_inventory(
+    machine_id: uuid.UUID, epoch: int, inventory: Inventory, *, reasons: Sequence[str] = ()
+) -> Applied:
+    """Make the machine's rows what its host says, if `epoch` is still its newest connection.
+
+    GPUs and hardware UUIDs that another machine has are left out and explained; the rest is
+    applied. `reasons` are further texts that make the machine DEGRADED.
+    """
+    try:
+        return await _apply(machine_id, epoch, inventory, reasons)
+    except IntegrityError:
+        # Another machine registered the same hardware between our look and our write. Now that
+        # it is there, the look finds it.
+        return await _apply(machine_id, epoch, inventory, reasons)
+
+
+async def _apply(
+    machine_id: uuid.UUID, epoch: int, inventory: Inventory, reasons: Sequence[str]
+) -> Applied:
+    now = now_ms()
+    async with transaction():
+        machine = await Machine.filter(id=machine_id).select_for_update().get_or_none()
+        if machine is None or machine.epoch != epoch:
+            return Applied(stale=True)
+        host = msgspec.to_builtins(inventory.host)
+        hardware, refused = await _hardware(machine, inventory)
+        changed, conflicts = await _apply_gpus(machine, inventory.gpus, now)
+        refused += conflicts
+        health, why = _health(inventory, [*reasons, *refused])
+        health_changed = (health, why) != (machine.health, machine.health_reasons)
+        changed = changed or host != machine.host
+        await Machine.filter(id=machine_id, epoch=epoch).update(
+            host=host,
+            hardware_uuid=hardware,
+            health=health,
+            health_reasons=why,
+            inventory_at=now,
+        )
+        if refused and health_changed:
+            await audit.record(
+                machine_actor(machine_id),
+                "reportInventory",
+                target=("Machine", machine_id),
+                outcome=Outcome.FAILED,
+                details={"machine": machine.name, "reason": " ".join(refused)},
+            )
+        if changed:
+            await record_change(machine_id, ChangeKind.INVENTORY_CHANGED)
+        if health_changed:
+            await record_change(machine_id, ChangeKind.HEALTH_CHANGED)
+    return Applied(refused=refused)
+
+
+async def _hardware(machine: Machine, inventory: Inventory) -> tuple[str | None, list[str]]:
+    reported = hardware_uuid(inventory.host.hardware_uuid)
+    if reported is None or reported == machine.hardware_uuid:
+        return machine.hardware_uuid, []
+    if await Machine.filter(hardware_uuid=reported).exclude(id=machine.id).exists():
+        return machine.hardware_uuid, [
+            f"Hardware UUID {reported} is registered as another machine: cloned, or enrolled twice?"
+        ]
+    return reported, []
+
+
+async def _apply_gpus(
+    machine: Machine, reported: Sequence[GpuInventory], now: int
+) -> tuple[bool, list[str]]:
+    """Returns whether rows changed, and texts about GPUs that could not be taken."""
+    uuids = [gpu.uuid for gpu in reported]
+    known = {gpu.uuid: gpu for gpu in await Gpu.filter(machine_id=machine.id)}
+    taken = {
+        gpu.uuid: gpu.machine_id
+        for gpu in await Gpu.filter(uuid__in=uuids, removed_at=None).exclude(machine_id=machine.id)
+    }
+    changed, conflicts = False, []
+    seen: set[str] = set()
+    for gpu in reported:
+        if gpu.uuid in seen:
+            conflicts.append(f"GPU {gpu.uuid} is reported twice.")
+            continue
+        seen.add(gpu.uuid)
+        if gpu.uuid in taken:
+            conflicts.append(
+                f"GPU {gpu.uuid} is registered in another machine: it is counted here once that "
+                "machine reports without it, or is retired."
+            )
+            continue
+        values = {
+            "index": gpu.index,
+            "model": gpu.model,
+            "memory_total": gpu.memory_total,
+            "health": Health(gpu.health),
+            "health_reason": gpu.health_reason,
+            "details": msgspec.to_builtins(gpu),
+            "removed_at": None,
+        }
+        row = known.get(gpu.uuid)
+        if row is None:
+            await Gpu.create(machine_id=machine.id, uuid=gpu.uuid, created_at=now, **values)
+            changed = True
+        elif any(getattr(row, name) != value for name, value in values.items()):
+            await Gpu.filter(id=row.id).update(**values)
+            changed = True
+    gone = [row.id for uuid_, row in known.items() if uuid_ not in seen and row.removed_at is None]
+    if gone:
+        await Gpu.filter(id__in=gone).update(removed_at=now)
+        changed = True
+    return changed, conflicts
+
+
+def _health(inventory: Inventory, problems: Sequence[str]) -> tuple[Health, list[str]]:
+    why = list(problems)
+    if inventory.host.driver_state is DriverState.FAILED:
+        why.append(inventory.host.driver_message or "The NVIDIA driver does not work.")
+    states = [gpu.health for gpu in inventory.gpus]
+    why += [
+        f"GPU {gpu.index}: {gpu.health_reason or gpu.health.lower()}"
+        for gpu in inventory.gpus
+        if gpu.health is not GpuHealth.HEALTHY
+    ]
+    if states and all(state is GpuHealth.UNHEALTHY for state in states):
+        return Health.UNHEALTHY, why
+    return (Health.DEGRADED if why else Health.HEALTHY), why

@@ -1,0 +1,103 @@
+"""Lists of machines and what hangs on them."""
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tortoise.expressions import Q, Subquery
+
+from remotegpu_core.actor import Actor
+from remotegpu_core.models import Gpu, Machine, MachineGrant, MachineLabel
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.services.access import visible_machines
+from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+
+
+class MachineOrderField(StrEnum):
+    NAME = "NAME"
+    CREATED_AT = "CREATED_AT"
+
+
+_COLUMNS = {MachineOrderField.NAME: "name_key", MachineOrderField.CREATED_AT: "created_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFilter:
+    """Everything given must hold; of a collection, any of its values. None asks for nothing."""
+
+    presence: Collection[Presence] | None = None
+    lifecycle: Collection[Lifecycle] | None = None
+    availability: Collection[Availability] | None = None
+    health: Collection[Health] | None = None
+    #: Part of a GPU's model, in any case.
+    gpu_model: str | None = None
+    labels: Sequence[tuple[str, str]] = ()
+    #: Part of the name or of a GPU's model, in any case.
+    text: str | None = None
+    #: Only machines that the caller or a workspace of theirs has a grant on, for admins too.
+    mine: bool | None = None
+
+
+async def list_machines(
+    actor: Actor,
+    request: PageRequest,
+    chosen: MachineFilter,
+    *,
+    order_field: MachineOrderField = MachineOrderField.NAME,
+    descending: bool = False,
+) -> Page[Machine]:
+    """The machines that the caller sees."""
+    query = visible_machines(actor)
+    if chosen.presence is not None:
+        query = query.filter(presence__in=list(chosen.presence))
+    if chosen.lifecycle is not None:
+        query = query.filter(lifecycle__in=list(chosen.lifecycle))
+    if chosen.health is not None:
+        query = query.filter(health__in=list(chosen.health))
+    if chosen.availability is not None and Availability.AVAILABLE not in chosen.availability:
+        # Nothing can be claimed yet, so every machine is AVAILABLE.
+        query = query.filter(id__in=[])
+    if chosen.gpu_model is not None:
+        query = query.filter(id__in=Subquery(_with_gpu(chosen.gpu_model)))
+    for key, value in chosen.labels:
+        labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
+        query = query.filter(id__in=Subquery(labelled))
+    if chosen.text is not None:
+        matching = Q(name__icontains=chosen.text) | Q(id__in=Subquery(_with_gpu(chosen.text)))
+        query = query.filter(matching)
+    if chosen.mine:
+        user_id = actor.require_user()
+        granted = MachineGrant.filter(
+            Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id)
+        )
+        query = query.filter(id__in=Subquery(granted.values("machine_id")))
+    return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)
+
+
+async def gpus_of(machine_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Gpu]]:
+    """GPUs by machine, by their index."""
+    found: dict[uuid.UUID, list[Gpu]] = {machine_id: [] for machine_id in machine_ids}
+    gpus = Gpu.filter(machine_id__in=list(machine_ids), removed_at=None)
+    for gpu in await gpus.order_by("index", "uuid"):
+        found[gpu.machine_id].append(gpu)
+    return found
+
+
+async def labels_of(machine_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[MachineLabel]]:
+    """Labels by machine, by their key."""
+    found: dict[uuid.UUID, list[MachineLabel]] = {machine_id: [] for machine_id in machine_ids}
+    for label in await MachineLabel.filter(machine_id__in=list(machine_ids)).order_by("key"):
+        found[label.machine_id].append(label)
+    return found
+
+
+async def machines_by_id(actor: Actor, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Machine]:
+    """Of `ids`, the machines that the caller may see."""
+    if not ids or not actor.is_signed_in:
+        return {}
+    return {row.id: row for row in await visible_machines(actor).filter(id__in=list(ids))}
+
+
+def _with_gpu(model: str):  # type: ignore[no-untyped-def]  # Tortoise's ValuesQuery is generic in what we do not care for
+    return Gpu.filter(model__icontains=model, removed_at=None).values("machine_id")

@@ -1,0 +1,123 @@
+"""Who is connected: epochs, and the slow way from ONLINE through UNREACHABLE to LOST."""
+
+import uuid
+from dataclasses import dataclass
+
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.models import Machine, Replica
+from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.states import Presence, sources_of
+from remotegpu_protocol.limits import LOST_AFTER, UNREACHABLE_AFTER
+
+#: Milliseconds after which a replica that wrote no heartbeat holds no links any more.
+REPLICA_DEAD_AFTER = int(UNREACHABLE_AFTER * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    machine: Machine
+    epoch: int
+
+
+async def connect(
+    machine_id: uuid.UUID, replica_id: uuid.UUID, *, agent_version: str, boot_id: str
+) -> Connected | None:
+    """Give the machine's new connection its epoch, the next one; None when it was removed.
+
+    Whatever older connections still say is void from this commit on.
+    """
+    async with transaction():
+        machine = await Machine.filter(id=machine_id).select_for_update().get_or_none()
+        if machine is None:
+            return None
+        was = machine.presence
+        machine.epoch += 1
+        machine.replica_id = replica_id
+        machine.presence = Presence.ONLINE
+        machine.agent_version = agent_version
+        machine.boot_id = boot_id
+        machine.last_seen_at = now_ms()
+        await machine.save(
+            update_fields=[
+                "epoch",
+                "replica_id",
+                "presence",
+                "agent_version",
+                "boot_id",
+                "last_seen_at",
+            ]
+        )
+        if was is not Presence.ONLINE:
+            await record_change(machine_id, ChangeKind.PRESENCE_CHANGED)
+    return Connected(machine, machine.epoch)
+
+
+async def disconnect(machine_id: uuid.UUID, epoch: int, *, last_seen_at: int) -> bool:
+    """The connection fell silent and no newer one came: UNREACHABLE. False when one came."""
+    return await _move(machine_id, epoch, Presence.UNREACHABLE, last_seen_at=last_seen_at)
+
+
+async def note_seen(seen: dict[uuid.UUID, tuple[int, int]]) -> None:
+    """Write when machines were last heard: (epoch, milliseconds) by id, stale epochs skipped."""
+    async with transaction():
+        for machine_id, (epoch, seen_at) in seen.items():
+            await Machine.filter(id=machine_id, epoch=epoch).update(last_seen_at=seen_at)
+
+
+async def give_up(*, not_before: int) -> int:
+    """Make machines that were UNREACHABLE for too long LOST, and return how many.
+
+    Silence counts from `not_before` (milliseconds) at the earliest: what happened while nobody
+    could have heard the machine is not held against it.
+    """
+    deadline = now_ms() - int(LOST_AFTER * 1000)
+    if not_before > deadline:
+        return 0
+    silent = Machine.filter(presence=Presence.UNREACHABLE, last_seen_at__lt=deadline)
+    moved = 0
+    for machine in await silent.limit(500):
+        moved += await _move(machine.id, machine.epoch, Presence.LOST)
+    return moved
+
+
+async def release_orphans(*, not_before: int) -> int:
+    """Make machines UNREACHABLE whose replica died with their links, and return how many."""
+    now = now_ms()
+    deadline = now - REPLICA_DEAD_AFTER
+    if not_before > deadline:
+        return 0
+    alive = {replica.id for replica in await Replica.filter(heartbeat_at__gte=deadline)}
+    moved = 0
+    for machine in await Machine.filter(presence=Presence.ONLINE):
+        if machine.replica_id not in alive:
+            moved += await _move(machine.id, machine.epoch, Presence.UNREACHABLE)
+    return moved
+
+
+async def beat(replica_id: uuid.UUID, started_at: int) -> None:
+    """Say that this replica lives, and forget those that died a day ago."""
+    now = now_ms()
+    if not await Replica.filter(id=replica_id).update(heartbeat_at=now):
+        await Replica.create(id=replica_id, started_at=started_at, heartbeat_at=now)
+        await Replica.filter(heartbeat_at__lt=now - 86_400_000).delete()
+
+
+async def retire_replica(replica_id: uuid.UUID) -> None:
+    """This replica ends in an orderly way."""
+    await Replica.filter(id=replica_id).delete()
+
+
+async def _move(
+    machine_id: uuid.UUID, epoch: int, to: Presence, *, last_seen_at: int | None = None
+) -> bool:
+    async with transaction():
+        values: dict[str, object] = {"presence": to}
+        if last_seen_at is not None:
+            values["last_seen_at"] = last_seen_at
+        moved = await Machine.filter(
+            id=machine_id, epoch=epoch, presence__in=list(sources_of(to))
+        ).update(**values)
+        if moved:
+            await record_change(machine_id, ChangeKind.PRESENCE_CHANGED)
+    return bool(moved)

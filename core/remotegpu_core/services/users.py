@@ -1,0 +1,148 @@
+"""Accounts of people."""
+
+import re
+import uuid
+
+from tortoise.exceptions import IntegrityError
+
+from remotegpu_core.actor import SYSTEM, Actor, Role
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.errors import Conflict, InvalidCredentials, InvalidInput, NotFound
+from remotegpu_core.models import Session, User
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.passwords import (
+    check_password_rules,
+    hash_password,
+    make_password,
+    verify_password,
+)
+from remotegpu_core.services import audit, lockout
+from remotegpu_core.versions import Topic, bump
+from remotegpu_protocol.grammar import shorten
+
+USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
+
+_BY_NAME = Order("username_key")
+
+
+async def create_user(actor: Actor, username: str, password: str, role: Role) -> User:
+    """Add a user; admins only.
+
+    Raises:
+        InvalidInput: the name or the password does not keep the rules.
+        Conflict: the name is taken.
+    """
+    actor.require_admin()
+    if not USERNAME.fullmatch(username):
+        raise InvalidInput(
+            "A user name has 1 to 64 letters, digits, '.', '_', '-' or '@' and begins and ends "
+            f"with a letter or digit; got {shorten(username)!r}.",
+            field="username",
+        )
+    check_password_rules(password, username=username)
+    hashed = await hash_password(password)
+    try:
+        async with transaction():
+            user = await User.create(
+                username=username,
+                username_key=username.lower(),
+                password_hash=hashed,
+                role=role,
+                created_at=now_ms(),
+            )
+            await audit.record(
+                actor,
+                "createUser",
+                target=("User", user.id),
+                details={"username": username, "role": role},
+            )
+    except IntegrityError:
+        raise Conflict(
+            f"There is a user {username!r} already; choose another name.", field="username"
+        ) from None
+    return user
+
+
+async def ensure_admin(password: str | None) -> str | None:
+    """On the first start, make the user `admin`.
+
+    Returns the password that was made up for it, to be shown once; None when there are users
+    already, or when `password` was given.
+
+    Raises:
+        InvalidInput: the given password does not keep the rules.
+    """
+    if await User.exists():
+        return None
+    made_up = None if password else make_password()
+    try:
+        await create_user(SYSTEM, "admin", password or made_up or "", Role.ADMIN)
+    except Conflict:
+        # Another replica was faster; its log has the password.
+        return None
+    return made_up
+
+
+async def change_password(actor: Actor, current: str, new: str) -> User:
+    """Give the caller another password and end their other sessions.
+
+    Raises:
+        InvalidCredentials: `current` is not the password of today.
+        InvalidInput: the new one does not keep the rules.
+    """
+    user = await User.get(id=actor.require_user())
+    await lockout.count_attempt(user.username_key, actor.source_address)
+    if not await verify_password(current, user.password_hash):
+        raise InvalidCredentials("The current password is wrong.", field="currentPassword")
+    await lockout.forgive(user.username_key, actor.source_address)
+    check_password_rules(new, username=user.username)
+    hashed = await hash_password(new)
+    async with transaction():
+        await User.filter(id=user.id).update(password_hash=hashed)
+        others = Session.filter(user_id=user.id, revoked_at=None)
+        if actor.credential_id is not None:
+            others = others.exclude(id=actor.credential_id)
+        await others.update(revoked_at=now_ms())
+        await audit.record(actor, "changePassword", target=("User", user.id))
+        await bump(Topic.ACCESS)
+    return user
+
+
+async def reset_password(actor: Actor, username: str, password: str | None) -> str | None:
+    """Give a user another password, end their sessions and lift their lockout; admins only.
+
+    Returns the password when one was made up.
+
+    Raises:
+        NotFound: there is no such user.
+        InvalidInput: the password does not keep the rules.
+    """
+    actor.require_admin()
+    user = await User.get_or_none(username_key=username.lower())
+    if user is None:
+        raise NotFound(f"There is no user {shorten(username)!r}.", field="username")
+    made_up = None if password else make_password()
+    chosen = password or made_up or ""
+    check_password_rules(chosen, username=user.username)
+    hashed = await hash_password(chosen)
+    async with transaction():
+        await User.filter(id=user.id).update(password_hash=hashed)
+        await Session.filter(user_id=user.id, revoked_at=None).update(revoked_at=now_ms())
+        await lockout.forgive_account(user.username_key)
+        await audit.record(actor, "resetPassword", target=("User", user.id))
+        await bump(Topic.ACCESS)
+    return made_up
+
+
+async def list_users(actor: Actor, request: PageRequest) -> Page[User]:
+    """Every user by name; admins only."""
+    actor.require_admin()
+    return await fetch_page(User.all(), _BY_NAME, request)
+
+
+async def visible_users(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, User]:
+    """Of `ids`, the users that the caller may see: admins all, others themselves."""
+    if not actor.is_admin:
+        ids = [user_id for user_id in ids if user_id == actor.user_id]
+    return {user.id: user for user in await User.filter(id__in=ids)} if ids else {}

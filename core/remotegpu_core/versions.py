@@ -1,0 +1,106 @@
+"""Counters in the database that say what changed, so that every process notices within a second.
+
+`access` grows with users, sessions, tokens, memberships and grants; `machine_changes` numbers the
+machines' change log. The bus only makes it faster: revocation works while Redis is away.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import asyncpg
+import structlog
+from tortoise.connection import get_connection
+from tortoise.exceptions import BaseORMException
+
+from remotegpu_core.bus.bus import Bus
+from remotegpu_core.bus.keys import NUDGE
+from remotegpu_core.models import Version
+
+log = structlog.get_logger()
+
+#: Seconds between polls.
+POLL_INTERVAL = 1.0
+
+#: What a database that is away raises, through Tortoise or past it.
+DATABASE_ERRORS = (BaseORMException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+class Topic(StrEnum):
+    ACCESS = "access"
+    MACHINE_CHANGES = "machine_changes"
+
+
+async def bump(topic: Topic) -> int:
+    """Count a change within the current transaction and return the new value.
+
+    The row stays locked until the commit, so values become visible in their order. Do it last.
+    """
+    rows = await get_connection("default").execute_query_dict(
+        f"UPDATE version SET value = value + 1 WHERE name = '{topic}' RETURNING value"  # noqa: S608 - an enum's value
+    )
+    return int(rows[0]["value"])
+
+
+async def read_versions() -> dict[Topic, int]:
+    known = {str(topic) for topic in Topic}
+    return {
+        Topic(name): value
+        for name, value in await Version.all().values_list("name", "value")
+        if name in known
+    }
+
+
+class VersionWatch:
+    """Polls the versions of one process and tells its listeners what moved."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._known: dict[Topic, int] = {}
+        self._listeners: list[tuple[Topic, Callable[[], Awaitable[None]]]] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def on_change(self, topic: Topic, listener: Callable[[], Awaitable[None]]) -> None:
+        self._listeners.append((topic, listener))
+
+    async def start(self) -> None:
+        self._known = await read_versions()
+        await self._bus.listener.subscribe(NUDGE, self._nudged)
+        self._bus.listener.on_gap(self._wake.set)
+        self._task = asyncio.create_task(self._run(), name="version-watch")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def _nudged(self, _topic: bytes) -> None:
+        self._wake.set()
+
+    async def _run(self) -> None:
+        away = False
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL)
+            self._wake.clear()
+            try:
+                versions = await read_versions()
+                moved = {
+                    topic for topic, value in versions.items() if self._known.get(topic) != value
+                }
+                for topic, listener in self._listeners:
+                    if topic in moved:
+                        await listener()
+                # Only now: a listener that failed is called again at the next poll.
+                self._known = versions
+                if away:
+                    log.info("database.back")
+                away = False
+            except DATABASE_ERRORS as error:
+                if not away:
+                    log.warning("database.away", error=str(error))
+                away = True
