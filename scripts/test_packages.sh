@@ -1,0 +1,46 @@
+#!/bin/sh
+# The Debian packages that the tests need: installed where we are root, else named.
+#
+# Tests start their own servers as ordinary processes; the services of these packages are neither
+# started nor left to start at the next boot.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+. "$here/common.sh"
+
+has_postgres() {
+    have initdb && return
+    for program in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$program" ] && return
+    done
+    return 1
+}
+
+compiles() {
+    have gcc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' |
+        gcc -x c -o /dev/null - 2>/dev/null
+}
+
+missing=
+services=
+if ! have redis-server && ! have valkey-server; then
+    missing="$missing redis-server"
+    services="$services redis-server"
+fi
+if ! has_postgres; then
+    missing="$missing postgresql"
+    services="$services postgresql"
+fi
+compiles || missing="$missing gcc libc6-dev"
+# Names of packages hold no spaces.
+# shellcheck disable=SC2086
+set -- $missing
+[ $# -gt 0 ] || exit 0
+
+can_install ||
+    die "The tests need what is not installed here. As root: apt-get install --no-install-recommends $*"
+apt_install "$@"
+if have systemctl; then
+    for service in $services; do
+        systemctl disable --quiet "$service" >/dev/null 2>&1 || true
+    done
+fi
