@@ -1,56 +1,53 @@
-"""The machines' change log as it grows, read once per process and handed to all who follow."""
+"""The machines' change log as it grows, read once per process and shown to all who follow."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 from remotegpu_core.models import MachineChange
 from remotegpu_core.services.changes import BATCH, changes_after, current_sequence
 from remotegpu_core.versions import Topic, VersionWatch
 
-#: Changes that may wait for a slow follower before it has to read the log itself.
-_BACKLOG = 1000
+#: Changes kept in memory; a follower that fell further behind reads the log itself.
+_RECENT = 1000
 
 
 class ChangeFeed:
-    """Fans new changes out; a follower that fell behind catches up from the log, missing none."""
+    """Newest changes in memory, and a bell that rings when there are more."""
 
     def __init__(self, versions: VersionWatch) -> None:
         self._read_up_to: int | None = None
-        self._queues: set[asyncio.Queue[MachineChange]] = set()
+        self._recent: deque[MachineChange] = deque(maxlen=_RECENT)
+        self._bell = asyncio.Event()
         versions.on_change(Topic.MACHINE_CHANGES, self._advance)
 
     async def follow(self, after: int) -> AsyncIterator[MachineChange]:
-        """Every change after the sequence `after`, in order, without end."""
-        queue: asyncio.Queue[MachineChange] = asyncio.Queue(_BACKLOG)
-        self._queues.add(queue)
+        """Every change after the sequence `after`, in order, without end and without a gap."""
         position = after
-        try:
-            while True:
-                # The log first: what came before the queue, or overflowed it.
-                while batch := await changes_after(position):
-                    for change in batch:
-                        position = change.sequence
-                        yield change
-                while True:
-                    change = await queue.get()
-                    if change.sequence <= position:
-                        continue
-                    if change.sequence != position + 1:
-                        break
-                    position = change.sequence
-                    yield change
-        finally:
-            self._queues.discard(queue)
+        while True:
+            # Taken before the look: what comes in after it rings this very bell.
+            bell = self._bell
+            for change in await self._after(position):
+                position = change.sequence
+                yield change
+            if self._read_up_to is None or self._read_up_to <= position:
+                await bell.wait()
+
+    async def _after(self, position: int) -> Sequence[MachineChange]:
+        recent = self._recent
+        if recent and recent[0].sequence <= position + 1:
+            return [change for change in recent if change.sequence > position]
+        return await changes_after(position)
 
     async def _advance(self) -> None:
         if self._read_up_to is None:
             self._read_up_to = await current_sequence() - 1
         while True:
-            batch: Sequence[MachineChange] = await changes_after(self._read_up_to)
+            batch = await changes_after(self._read_up_to)
             for change in batch:
                 self._read_up_to = change.sequence
-                for queue in self._queues:
-                    if not queue.full():
-                        queue.put_nowait(change)
+                self._recent.append(change)
             if len(batch) < BATCH:
-                return
+                break
+        bell, self._bell = self._bell, asyncio.Event()
+        bell.set()

@@ -130,7 +130,7 @@ class SampleFeed:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(WATCH_LIFETIME / 3000)
-            wishes = {
+            wishes: dict[uuid.UUID, float | None] = {
                 watched.machine_id: watched.wished
                 for watched in self._watched.values()
                 if watched.wished is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from remotegpu_core.bus.bus import Bus
-from remotegpu_core.models import Gpu
+from remotegpu_core.models import Gpu, Machine
 from remotegpu_core.states import Health, Lifecycle, Presence
 from remotegpu_protocol.metrics import GpuMetrics
 from remotegpu_protocol.values import MAX_SAFE_INTEGER
