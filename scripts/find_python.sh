@@ -26,7 +26,7 @@ for candidate in python3 python3.13 python3.12 python3.11; do
 done
 
 if have python3; then
-    found="found $(python3 --version 2>&1)"
+    found="found $(python3 --version 2>&1 || true)"
 else
     found="found no python3"
 fi
