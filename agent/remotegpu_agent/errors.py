@@ -1,0 +1,63 @@
+"""What can go wrong in the agent that its user can do something about.
+
+AgentError
+├── NotEnrolled           the state directory holds no identity yet
+├── AlreadyEnrolled       it holds one, and nobody asked to replace it
+├── AlreadyRunning        another process holds the state directory
+├── StateDirectoryError   missing, not ours, readable by others, not writable, or damaged
+├── SettingError          an option that makes no sense
+├── Unreachable           no websocket to the control plane
+│   └── CertificateRefused
+└── Refused               the control plane answered, and said no
+"""
+
+from typing import ClassVar, Final
+
+#: Exit codes of the program. `status` uses the first three for what it found.
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_NOT_ENROLLED: Final = 2
+
+
+class AgentError(Exception):
+    """Root; its message is one line for a person and ends with what to do next."""
+
+    code: ClassVar[str] = "AGENT_ERROR"
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotEnrolled(AgentError):
+    code = "NOT_ENROLLED"
+    exit_code = EXIT_NOT_ENROLLED
+
+
+class AlreadyEnrolled(AgentError):
+    code = "ALREADY_ENROLLED"
+
+
+class AlreadyRunning(AgentError):
+    code = "ALREADY_RUNNING"
+
+
+class StateDirectoryError(AgentError):
+    code = "STATE_DIRECTORY"
+
+
+class SettingError(AgentError):
+    code = "SETTING"
+
+
+class Unreachable(AgentError):
+    code = "UNREACHABLE"
+
+
+class CertificateRefused(Unreachable):
+    code = "CERTIFICATE_REFUSED"
+
+
+class Refused(AgentError):
+    code = "REFUSED"

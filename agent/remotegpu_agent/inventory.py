@@ -1,0 +1,74 @@
+"""The inventory: what the host is, what its driver says, and when to say it again."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import structs
+
+from remotegpu_agent.host import read_host
+from remotegpu_agent.sources.source import DriverReport, GpuSource
+from remotegpu_protocol.inventory import GpuInventory, HostInventory, Inventory
+
+#: Seconds between two looks at whether something changed.
+CHECK_INTERVAL: Final = 30.0
+
+#: Seconds between two readings, however often a source says that something changed.
+_PAUSE: Final = 1.0
+
+#: Turns the host as it is into the host as it is shown (simulated hosts differ).
+Presented = Callable[[HostInventory], HostInventory]
+
+
+class InventoryReporter:
+    """Sends the inventory on a new link, and whenever it differs from what was sent before."""
+
+    def __init__(
+        self,
+        source: GpuSource,
+        *,
+        presented: Presented | None = None,
+        interval: float = CHECK_INTERVAL,
+    ) -> None:
+        self._source = source
+        self._presented = presented
+        self._interval = interval
+
+    async def run(
+        self, send: Callable[[Inventory], None], *, dialled_from: str | None = None
+    ) -> None:
+        """Serve one connection, until cancelled."""
+        sent: tuple[HostInventory, list[GpuInventory]] | None = None
+        revision = 0
+        while True:
+            # Cleared before reading: what changes while it is read is noticed the next time.
+            self._source.changed.clear()
+            host, gpus = await self.read(dialled_from=dialled_from)
+            if (host, gpus) != sent:
+                revision += 1
+                send(Inventory(revision=revision, host=host, gpus=gpus))
+                sent = (host, gpus)
+            await asyncio.sleep(min(_PAUSE, self._interval))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._source.changed.wait()
+
+    async def read(
+        self, *, dialled_from: str | None = None
+    ) -> tuple[HostInventory, list[GpuInventory]]:
+        report = await self._source.inventory()
+        host = read_host(dialled_from=dialled_from)
+        if self._presented is not None:
+            host = self._presented(host)
+        return _with_driver(host, report), report.gpus
+
+
+def _with_driver(host: HostInventory, report: DriverReport) -> HostInventory:
+    return structs.replace(
+        host,
+        driver_state=report.driver_state,
+        driver_message=report.message,
+        driver_version=report.driver_version,
+        cuda_version=report.cuda_version,
+    )

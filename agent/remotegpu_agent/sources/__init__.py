@@ -1,0 +1,1 @@
+"""Where samples of GPUs come from: one file a source, behind `source.GpuSource`."""
