@@ -139,6 +139,7 @@ def test_the_connect_vector() -> None:
         boot_id="b5a1",
         clock=1_800_000_000_000,
     )
+    assert isinstance(hello, Hello)
     verify_hello(hello, public_key=VECTORS["public_key"], nonce=VECTORS["server_nonce"])
     assert encode(hello) == VECTORS["hello_frame"]
 
