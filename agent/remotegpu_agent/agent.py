@@ -243,6 +243,6 @@ async def _persistently(duty: Callable[[], Coroutine[None, None, None]], what: s
     while True:
         try:
             await duty()
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its traceback, and the duty is taken up again
             _log.exception("internal error", during=what)
             await asyncio.sleep(_AFTER_ERROR)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -27,6 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+#: What programs commonly take for "read it from there".
+_STANDARD_INPUT: Final = "-"
 
 StateDir = Annotated[
     Path | None,
@@ -132,7 +135,7 @@ def enroll(
     """
     from remotegpu_agent.enroll import enroll_host
 
-    if token == "-":
+    if token == _STANDARD_INPUT:
         token = sys.stdin.readline()
     if token is None:
         raise SettingError(
@@ -145,7 +148,7 @@ def enroll(
             directory,
             server=server,
             token=token.strip(),
-            ca_file=ca_file,
+            ca_file=None if ca_file is None else ca_file.expanduser().absolute(),
             replace=replace,
             proxy=proxy,
             settings=SourceSettings(kind=gpu_source, seed=simulated_seed),

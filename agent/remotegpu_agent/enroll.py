@@ -84,6 +84,8 @@ async def enroll_host(
 ) -> Identity:
     """Enrol this host, real or simulated, at the address `server`; raises like `enroll`.
 
+    `ca_file` is kept as it is given, for later starts: an absolute path.
+
     Raises:
         InvalidValue: `server` is no address that an agent may dial.
         AlreadyRunning: an agent runs with the identity that would be replaced.
@@ -97,7 +99,7 @@ async def enroll_host(
             directory,
             Server(
                 normalise_origin(server),
-                str(ca_file.expanduser().absolute()) if ca_file is not None else None,
+                None if ca_file is None else str(ca_file),
                 proxy,
             ),
             token=token,

@@ -181,7 +181,9 @@ class NvmlSource:
         self._not_before = time.monotonic() + self._times.driver_retry
         report = DriverReport(state, clean_text(message, 2000))
         if report != self._report:
-            _log.warning("nvidia driver not usable", state=state.value, reason=report.message)
+            # Many hosts have no GPU, and that is no fault.
+            tell = _log.info if state is DriverState.ABSENT else _log.warning
+            tell("nvidia driver not usable", state=state.value, reason=report.message)
             self._report = report
             self.changed.set()
         self._register.driver_trouble(GpuHealth.UNHEALTHY, f"The driver failed: {report.message}")
