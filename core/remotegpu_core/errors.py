@@ -30,6 +30,8 @@ class RemoteGPUError(Exception):
         super().__init__(message)
         self.message = message
         self.field = [field] if isinstance(field, str) else list(field) if field else None
+        #: Whether the service wrote the refusal into the audit trail itself.
+        self.audited = False
 
 
 class Unauthenticated(RemoteGPUError):

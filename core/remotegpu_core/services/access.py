@@ -30,6 +30,12 @@ async def visible_ids(actor: Actor, among: Collection[uuid.UUID] | None = None) 
     return set(cast("list[uuid.UUID]", await query.values_list("id", flat=True)))
 
 
+async def visible_scope(actor: Actor) -> frozenset[uuid.UUID] | None:
+    """All that the caller sees: None stands for every machine there is and will be."""
+    actor.require_scope(Scope.READ)
+    return None if actor.sees_all_machines else frozenset(await visible_ids(actor))
+
+
 async def visible_machine(actor: Actor, machine_id: uuid.UUID, *, field: str = "id") -> Machine:
     """A machine for this caller.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tortoise.expressions import Q
+from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
@@ -55,10 +56,7 @@ class AuditFilter:
 
 async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -> Page[AuditEvent]:
     """Events, newest first: all of them for admins, their own for everybody else."""
-    user_id = actor.require_user()
-    query = AuditEvent.all()
-    if not actor.is_admin:
-        query = query.filter(Q(actor_id=user_id) | Q(user_id=user_id))
+    query = _visible(actor)
     if chosen.actor_id is not None:
         query = query.filter(Q(actor_id=chosen.actor_id) | Q(user_id=chosen.actor_id))
     if chosen.action is not None:
@@ -72,6 +70,20 @@ async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -
     if chosen.until is not None:
         query = query.filter(at__lt=chosen.until)
     return await fetch_page(query, _BY_TIME, request)
+
+
+async def visible_events(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, AuditEvent]:
+    """Of `ids`, the events that the caller may see."""
+    if not ids or not actor.is_signed_in:
+        return {}
+    return {row.id: row for row in await _visible(actor).filter(id__in=ids)}
+
+
+def _visible(actor: Actor) -> QuerySet[AuditEvent]:
+    if actor.is_admin:
+        return AuditEvent.all()
+    user_id = actor.require_user()
+    return AuditEvent.filter(Q(actor_id=user_id) | Q(user_id=user_id))
 
 
 async def prune(older_than: int) -> int:

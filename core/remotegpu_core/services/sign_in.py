@@ -3,11 +3,11 @@
 import uuid
 from dataclasses import dataclass
 
-from remotegpu_core.actor import Actor, ActorKind, Role, Scope, expand
+from remotegpu_core.actor import Actor, ActorKind, Role, Scope, anonymous, expand
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import InvalidCredentials, Unauthenticated
-from remotegpu_core.models import ApiToken, Session, User
+from remotegpu_core.models import ApiToken, Outcome, Session, User
 from remotegpu_core.passwords import hash_password, needs_rehash, verify_password
 from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
 from remotegpu_core.services import audit, lockout
@@ -42,7 +42,7 @@ async def sign_in(
     user = await User.get_or_none(username_key=key)
     right = await verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
-        raise InvalidCredentials("The user name or the password is wrong.")
+        raise await _refused(user, source_address)
     await lockout.forgive(key, source_address)
     if needs_rehash(user.password_hash):
         user.password_hash = await hash_password(password)
@@ -56,10 +56,7 @@ async def sign_in(
             expires_at=now + settings.session_lifetime * 1000,
             source_address=source_address,
         )
-        actor = _session_actor(session, user)
-        if actor is None:
-            raise InvalidCredentials("The user name or the password is wrong.")
-        actor = actor.at(source_address)
+        actor = _bearer(session, user).at(source_address)
         await audit.record(actor, "signIn", target=("User", user.id))
     return SignedIn(token, session, user, actor)
 
@@ -133,11 +130,30 @@ async def prune() -> None:
     await Session.filter(expires_at__lt=now_ms() - 86_400_000).delete()
 
 
+async def _refused(user: User | None, source_address: str | None) -> InvalidCredentials:
+    """Write the failure down, naming the account when there is one, never what was typed."""
+    error = InvalidCredentials("The user name or the password is wrong.")
+    async with transaction():
+        await audit.record(
+            anonymous(source_address),
+            "signIn",
+            target=("User", user.id) if user else None,
+            outcome=Outcome.DENIED,
+            details={"code": error.code},
+        )
+    error.audited = True
+    return error
+
+
 def _session_actor(session: Session, user: User) -> Actor | None:
     if session.revoked_at is not None or session.expires_at <= now_ms():
         return None
     if user.disabled_at is not None:
         return None
+    return _bearer(session, user)
+
+
+def _bearer(session: Session, user: User) -> Actor:
     return Actor(
         ActorKind.USER,
         id=user.id,

@@ -1,0 +1,41 @@
+"""What resolvers know: who asks, and the parts of the control plane."""
+
+from strawberry.types.info import Info as StrawberryInfo
+
+from remotegpu_core.actor import Actor
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_graphql.loaders import Loaders
+
+
+class Context:
+    """Of one operation, or of one subscription as long as it lives.
+
+    Without an actor it is that of a shared execution, whose result goes to several viewers.
+    """
+
+    def __init__(self, plane: ControlPlane, actor: Actor | None) -> None:
+        self.plane = plane
+        self.loaders = Loaders(self)
+        self._actor = actor
+
+    @property
+    def actor(self) -> Actor:
+        if self._actor is None:
+            raise RuntimeError(
+                "A field of a shared subscription asked who the viewer is. What is marked "
+                "shareable gives every viewer the same; remove the mark from its type."
+            )
+        return self._actor
+
+    @actor.setter
+    def actor(self, actor: Actor) -> None:
+        """The caller with the rights of now."""
+        self._actor = actor
+
+    async def nudge(self) -> None:
+        """Tell every process, after the commit, that something changed."""
+        await self.plane.bus.nudge("changed")
+
+
+class Info(StrawberryInfo[Context, None]):
+    """Strawberry's info with our context."""

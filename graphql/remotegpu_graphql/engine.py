@@ -1,0 +1,291 @@
+"""Running documents: read once, bounded, and with every error told in our way.
+
+Transports take requests apart and put results together; what happens in between is here, on
+graphql-core's own functions, since HTTP, websocket and shared execution prepare a document once
+and run it in different ways.
+"""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from typing import Any, cast
+
+import structlog
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    get_operation_ast,
+    parse,
+    specified_rules,
+    subscribe,
+    validate,
+)
+from graphql.validation import NoFragmentCyclesRule
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.errors import top_level
+from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
+from remotegpu_graphql.schema import schema as strawberry_schema
+
+log = structlog.get_logger()
+
+#: Documents kept ready, and the longest that is.
+_CACHED = 500
+_CACHED_LENGTH = 16 * 1024
+_MAX_ERRORS = 20
+
+_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+
+
+class RequestRefused(Exception):
+    """The document cannot run; `errors` say why, each with `extensions.code`."""
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = list(errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A document that was read and found good, and the one of its operations that was meant."""
+
+    source: str
+    document: DocumentNode
+    node: OperationDefinitionNode
+
+    @property
+    def kind(self) -> OperationType:
+        return self.node.operation
+
+    @property
+    def name(self) -> str | None:
+        return self.node.name.value if self.node.name else None
+
+
+@dataclass(slots=True)
+class Response:
+    """What goes back. `data` is left out when the operation never began."""
+
+    data: dict[str, Any] | None = None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    extensions: dict[str, Any] = field(default_factory=dict)
+    began: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        if self.errors:
+            body["errors"] = self.errors
+        if self.began:
+            body["data"] = self.data
+        if self.extensions:
+            body["extensions"] = self.extensions
+        return body
+
+
+class Engine:
+    """The schema with a cache of documents."""
+
+    def __init__(self) -> None:
+        self.schema: GraphQLSchema = strawberry_schema._schema  # noqa: SLF001 - Strawberry has no public name for it
+        self._documents: OrderedDict[str, tuple[DocumentNode, list[GraphQLError]]] = OrderedDict()
+
+    def prepare(self, source: str, operation_name: str | None, *, signed_in: bool) -> Operation:
+        """Read a document and choose its operation.
+
+        Raises:
+            RequestRefused: it cannot be parsed, is not valid, passes a limit, or has no such
+                operation.
+        """
+        document, errors = self._read(source)
+        if errors:
+            raise RequestRefused(errors)
+        node = get_operation_ast(document, operation_name)
+        if node is None:
+            wanted = (
+                f"There is no operation {operation_name!r} in the document."
+                if operation_name is not None
+                else "The document has several operations: say which in operationName."
+            )
+            raise RequestRefused([_coded(GraphQLError(wanted), "GRAPHQL_VALIDATION_FAILED")])
+        try:
+            check_document(document, introspection_is_free=signed_in)
+        except LimitError as error:
+            raise RequestRefused([error]) from None
+        return Operation(source, document, node)
+
+    def price(self, operation: Operation, variables: Mapping[str, Any]) -> int:
+        """What the operation costs.
+
+        Raises:
+            RequestRefused: more than one operation may.
+        """
+        cost = cost_of(self.schema, operation.document, operation.node, variables)
+        if cost > MAX_COST:
+            error = LimitError(
+                f"The operation asks for up to {cost} objects, at most {MAX_COST} are allowed: "
+                "ask for smaller pages or fewer lists."
+            )
+            raise RequestRefused([error])
+        return cost
+
+    async def run(
+        self, operation: Operation, variables: Mapping[str, Any], context: Context
+    ) -> Response:
+        """Execute a query or mutation."""
+        try:
+            cost = self.price(operation, variables)
+        except RequestRefused as refused:
+            return refusal(refused.errors)
+        result = execute(
+            self.schema,
+            operation.document,
+            context_value=context,
+            variable_values=dict(variables),
+            operation_name=operation.name,
+            is_awaitable=optimized_is_awaitable,
+        )
+        if isawaitable(result):
+            result = await result
+        response = respond(cast("ExecutionResult", result))
+        response.extensions["cost"] = cost
+        return response
+
+    async def follow(
+        self, operation: Operation, variables: Mapping[str, Any], context: Context
+    ) -> AsyncIterator[Response]:
+        """Execute a subscription for one viewer.
+
+        Raises:
+            RequestRefused: it could not begin, or it ended with an error.
+        """
+        self.price(operation, variables)
+        source = subscribe(
+            self.schema,
+            operation.document,
+            context_value=context,
+            variable_values=dict(variables),
+            operation_name=operation.name,
+        )
+        if isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            raise RequestRefused([_told(error) for error in source.errors or []])
+        try:
+            async for result in source:
+                yield respond(result)
+        except GraphQLError as error:
+            raise RequestRefused([_told(error)]) from None
+        except Exception as error:  # noqa: BLE001 - whatever a stream raises ends it, told and logged
+            raise RequestRefused([_told(GraphQLError(str(error), original_error=error))]) from None
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def react(
+        self, operation: Operation, variables: Mapping[str, Any], context: Context, event: Any
+    ) -> Response:
+        """Execute a subscription's selection over one event."""
+        result = execute(
+            self.schema,
+            operation.document,
+            root_value=event,
+            context_value=context,
+            variable_values=dict(variables),
+            operation_name=operation.name,
+            is_awaitable=optimized_is_awaitable,
+        )
+        if isawaitable(result):
+            result = await result
+        return respond(cast("ExecutionResult", result))
+
+    def _read(self, source: str) -> tuple[DocumentNode, list[GraphQLError]]:
+        known = self._documents.get(source)
+        if known is not None:
+            self._documents.move_to_end(source)
+            return known
+        try:
+            document = parse(source, max_tokens=MAX_TOKENS)
+        except GraphQLError as error:
+            limit = "limit" in error.message and "token" in error.message
+            code = "LIMIT_EXCEEDED" if limit else "GRAPHQL_PARSE_FAILED"
+            raise RequestRefused([_coded(error, code)]) from None
+        errors = self._validate(document)
+        if len(source) <= _CACHED_LENGTH:
+            self._documents[source] = (document, errors)
+            if len(self._documents) > _CACHED:
+                self._documents.popitem(last=False)
+        return document, errors
+
+    def _validate(self, document: DocumentNode) -> list[GraphQLError]:
+        # Cycles first and alone: other rules, and our limits, follow fragments.
+        errors = validate(self.schema, document, [NoFragmentCyclesRule], max_errors=_MAX_ERRORS)
+        if not errors:
+            errors = validate(self.schema, document, _RULES, max_errors=_MAX_ERRORS)
+        return [_coded(error, "GRAPHQL_VALIDATION_FAILED") for error in errors]
+
+
+def refusal(errors: Sequence[GraphQLError]) -> Response:
+    """The response to an operation that never began."""
+    return Response(errors=[dict(error.formatted) for error in errors], began=False)
+
+
+def respond(result: ExecutionResult) -> Response:
+    """An execution's result with its errors in our form."""
+    errors = [dict(_told(error).formatted) for error in result.errors or []]
+    # Without a path and without data nothing ran: variables did not fit.
+    began = result.data is not None or any("path" in error for error in errors)
+    return Response(data=result.data, errors=errors, began=began)
+
+
+def _told(error: GraphQLError) -> GraphQLError:
+    """The error as the client may see it: ours with their codes, surprises masked and logged."""
+    original = error.original_error
+    while isinstance(original, GraphQLError):
+        if original.extensions and "code" in original.extensions:
+            return _coded(error, str(original.extensions["code"]), original.extensions)
+        original = original.original_error
+    if isinstance(original, RemoteGPUError):
+        told = top_level(original)
+        return _coded(error, original.code, told.extensions)
+    if error.extensions and "code" in error.extensions:
+        return error
+    if original is None:
+        return _coded(error, "INVALID_INPUT")
+    incident = secrets.token_hex(6)
+    log.error(
+        "graphql.internal_error",
+        incident=incident,
+        path=error.path,
+        exc_info=(type(original), original, original.__traceback__),
+    )
+    return GraphQLError(
+        f"Something went wrong on the server. Its log has it as incident {incident}.",
+        nodes=error.nodes,
+        path=error.path,
+        extensions={"code": "INTERNAL", "incident": incident},
+    )
+
+
+def _coded(
+    error: GraphQLError, code: str, extensions: Mapping[str, Any] | None = None
+) -> GraphQLError:
+    return GraphQLError(
+        error.message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions={**(extensions or {}), "code": code},
+    )

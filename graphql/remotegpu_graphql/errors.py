@@ -1,0 +1,68 @@
+"""Errors as the graph tells them: user errors in payloads, the rest at the top level."""
+
+from enum import StrEnum
+
+import strawberry
+import structlog
+from graphql import GraphQLError
+
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_graphql.enums import graph_enum
+
+log = structlog.get_logger()
+
+
+class ErrorCode(StrEnum):
+    NOT_FOUND = "NOT_FOUND"
+    INVALID_INPUT = "INVALID_INPUT"
+    CONFLICT = "CONFLICT"
+    INVALID_CREDENTIALS = "INVALID_CREDENTIALS"
+    LOCKED_OUT = "LOCKED_OUT"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    FORBIDDEN = "FORBIDDEN"
+
+
+graph_enum(
+    ErrorCode,
+    "What went wrong, for programs. New values may come: treat unknown ones as INVALID_INPUT.",
+    {
+        "NOT_FOUND": "The named object does not exist, or not for you.",
+        "INVALID_INPUT": "A value is outside its grammar or range.",
+        "CONFLICT": "It clashes with something that exists, such as a name that is taken.",
+        "INVALID_CREDENTIALS": "The user name or the password is wrong.",
+        "LOCKED_OUT": "Too many failed attempts: wait as long as the message says.",
+        "LIMIT_EXCEEDED": "A bound of the service: remove something first.",
+        "FORBIDDEN": "You may not give what you do not have, such as a token's scope.",
+    },
+)
+
+
+@strawberry.type(description="Something about the input that the caller can mend.")
+class UserError:
+    field: list[str] | None = strawberry.field(
+        default=None, description="Path of the input field, or null when it is about the whole."
+    )
+    message: str = strawberry.field(
+        description="What was expected, what came, and what to do next; written for people."
+    )
+    code: ErrorCode = strawberry.field(description="The same for programs.")
+
+
+def is_user_error(error: RemoteGPUError) -> bool:
+    """Whether the caller can act on it by changing the input."""
+    # A missing role is nothing that another input would mend; a scope asked for too much is.
+    if error.code == ErrorCode.FORBIDDEN:
+        return error.field is not None
+    return error.code in ErrorCode.__members__
+
+
+def user_error(error: RemoteGPUError) -> UserError:
+    return UserError(field=error.field, message=error.message, code=ErrorCode(error.code))
+
+
+def top_level(error: RemoteGPUError) -> GraphQLError:
+    """The error as it stands in a response's `errors`, with a stable `extensions.code`."""
+    extensions: dict[str, object] = {"code": error.code}
+    if error.field:
+        extensions["field"] = error.field
+    return GraphQLError(error.message, extensions=extensions)

@@ -1,0 +1,53 @@
+"""Opaque ids: base64 of a type's name and a UUID. Clients do not look inside."""
+
+import base64
+import binascii
+import uuid
+
+import strawberry
+
+from remotegpu_core.errors import NotFound
+
+
+def encode_id(type_name: str, row_id: uuid.UUID) -> strawberry.ID:
+    packed = f"{type_name}:{row_id.hex}".encode()
+    return strawberry.ID(base64.urlsafe_b64encode(packed).decode().rstrip("="))
+
+
+def split_id(value: str) -> tuple[str, uuid.UUID] | None:
+    """Type and UUID of an id, None for anything that is no id."""
+    if len(value) > 200:
+        return None
+    try:
+        padded = value + "=" * (-len(value) % 4)
+        packed = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        type_name, _, row_id = packed.partition(":")
+        return type_name, uuid.UUID(hex=row_id)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def decode_id(value: str, type_name: str, *, field: str) -> uuid.UUID:
+    """The UUID of an id of `type_name`.
+
+    Raises:
+        NotFound: it is malformed or of another type; `field` is the path of the argument.
+    """
+    parts = split_id(value)
+    if parts is None or parts[0] != type_name:
+        raise NotFound(f"There is no such {type_name}.", field=field)
+    return parts[1]
+
+
+def decode_optional(value: str | None, type_name: str, *, field: str) -> uuid.UUID | None:
+    return None if value is None else decode_id(value, type_name, field=field)
+
+
+def decode_any(value: str | None, *, field: str) -> uuid.UUID | None:
+    """The UUID of an id of any type; raises like `decode_id`."""
+    if value is None:
+        return None
+    parts = split_id(value)
+    if parts is None:
+        raise NotFound("There is no object with this id.", field=field)
+    return parts[1]

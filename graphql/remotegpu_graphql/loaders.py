@@ -1,0 +1,91 @@
+"""Batched lookups: one service call per relation and level.
+
+They do not cache: a context lives as long as a websocket, and the next event must see anew.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from strawberry.dataloader import DataLoader
+
+from remotegpu_core.bus.bus import Live
+from remotegpu_core.models import (
+    ApiToken,
+    AuditEvent,
+    Enrollment,
+    Gpu,
+    Machine,
+    MachineLabel,
+    Membership,
+    User,
+    Workspace,
+)
+from remotegpu_core.services import (
+    access,
+    api_tokens,
+    audit,
+    enrollments,
+    machines,
+    users,
+    workspaces,
+)
+
+if TYPE_CHECKING:
+    from remotegpu_graphql.context import Context
+
+Value = TypeVar("Value")
+
+
+class Loaders:
+    """Each answers for what the context's viewer may see and gives None, or nothing, for the rest."""
+
+    def __init__(self, context: "Context") -> None:
+        self.machine: DataLoader[uuid.UUID, Machine | None] = _one(
+            lambda ids: machines.machines_by_id(context.actor, ids)
+        )
+        self.gpu: DataLoader[uuid.UUID, Gpu | None] = _one(
+            lambda ids: access.visible_gpus(context.actor, ids)
+        )
+        self.user: DataLoader[uuid.UUID, User | None] = _one(
+            lambda ids: users.visible_users(context.actor, ids)
+        )
+        self.api_token: DataLoader[uuid.UUID, ApiToken | None] = _one(
+            lambda ids: api_tokens.visible_api_tokens(context.actor, ids)
+        )
+        self.enrollment: DataLoader[uuid.UUID, Enrollment | None] = _one(
+            lambda ids: enrollments.visible_enrollments(context.actor, ids)
+        )
+        self.audit_event: DataLoader[uuid.UUID, AuditEvent | None] = _one(
+            lambda ids: audit.visible_events(context.actor, ids)
+        )
+        self.workspace: DataLoader[uuid.UUID, Workspace | None] = _one(
+            lambda ids: workspaces.visible_workspaces(context.actor, ids)
+        )
+        # By a machine or workspace that the viewer got from one of the above.
+        self.gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(machines.gpus_of)
+        self.labels: DataLoader[uuid.UUID, list[MachineLabel]] = _every(machines.labels_of)
+        self.members: DataLoader[uuid.UUID, list[Membership]] = _every(workspaces.members_of)
+        self.live: DataLoader[uuid.UUID, Live | None] = _one(
+            lambda ids: context.plane.bus.live(ids)
+        )
+
+
+def _one(
+    fetch: Callable[[list[uuid.UUID]], Awaitable[Mapping[uuid.UUID, Value]]],
+) -> DataLoader[uuid.UUID, Value | None]:
+    async def load(ids: list[uuid.UUID]) -> list[Value | None]:
+        found = await fetch(list(dict.fromkeys(ids)))
+        return [found.get(row_id) for row_id in ids]
+
+    return DataLoader(load_fn=load, cache=False)
+
+
+def _every(
+    fetch: Callable[[list[uuid.UUID]], Awaitable[Mapping[uuid.UUID, list[Value]]]],
+) -> DataLoader[uuid.UUID, list[Value]]:
+    async def load(ids: list[uuid.UUID]) -> list[list[Value]]:
+        found = await fetch(list(dict.fromkeys(ids)))
+        return [found.get(row_id, []) for row_id in ids]
+
+    return DataLoader(load_fn=load, cache=False)

@@ -1,0 +1,107 @@
+from enum import StrEnum
+
+from remotegpu_core.services.changes import ChangeKind
+from remotegpu_core.services.machines import MachineOrderField
+from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+from remotegpu_graphql.enums import graph_enum
+from remotegpu_protocol.inventory import AddressKind, DriverState
+
+graph_enum(
+    Presence,
+    "Whether the control plane hears the machine's agent.",
+    {
+        "ONLINE": "Connected.",
+        "UNREACHABLE": "Silent for 12 seconds or more; its work goes on.",
+        "LOST": "Silent for two minutes or more.",
+    },
+)
+graph_enum(
+    Lifecycle,
+    "What the operators do with the machine.",
+    {
+        "IN_SERVICE": "It may be used.",
+        "MAINTENANCE": "Somebody works on it.",
+        "QUARANTINED": "It may not be used until somebody has looked at it.",
+        "RETIRED": "It is gone for good.",
+    },
+)
+graph_enum(
+    Health,
+    "What a machine or a GPU says of itself.",
+    {
+        "HEALTHY": "Nothing is wrong.",
+        "DEGRADED": "Something is wrong, the rest works; the reasons say what.",
+        "UNHEALTHY": "It does not work.",
+    },
+)
+graph_enum(
+    Availability,
+    "Whether somebody holds it.",
+    {
+        "AVAILABLE": "Nobody holds any of it.",
+        "PARTLY_ALLOCATED": "Some of its GPUs are held.",
+        "ALLOCATED": "All of it is held.",
+        "RECLAIMING": "It is being cleaned after its last holder.",
+    },
+)
+graph_enum(
+    AddressKind,
+    "What an address is for.",
+    {
+        "MANAGEMENT": "The machine's agent dials from it.",
+        "PUBLIC": "Routable worldwide.",
+        "ADDITIONAL": "Any other.",
+    },
+)
+graph_enum(
+    DriverState,
+    "Of the NVIDIA driver.",
+    {
+        "READY": "It answers.",
+        "ABSENT": "There is none on the host.",
+        "FAILED": "It is there and does not work; driverMessage says why.",
+        "SIMULATED": "The GPUs are made up, for demonstrations and tests.",
+    },
+)
+graph_enum(
+    MachineOrderField,
+    "What machines are ordered by.",
+    {"NAME": "By name, in any case.", "CREATED_AT": "By the time of their enrolment."},
+)
+
+
+class MachineChangeKind(StrEnum):
+    READY = "READY"
+    ENROLLED = ChangeKind.ENROLLED
+    PRESENCE_CHANGED = ChangeKind.PRESENCE_CHANGED
+    HEALTH_CHANGED = ChangeKind.HEALTH_CHANGED
+    INVENTORY_CHANGED = ChangeKind.INVENTORY_CHANGED
+    LIFECYCLE_CHANGED = ChangeKind.LIFECYCLE_CHANGED
+    ACCESS_CHANGED = ChangeKind.ACCESS_CHANGED
+
+
+graph_enum(
+    MachineChangeKind,
+    "What happened to a machine. New values may come.",
+    {
+        "READY": "Nothing yet: the subscription stands, and its cursor is the present.",
+        "ENROLLED": "A host was enrolled, or enrolled again.",
+        "PRESENCE_CHANGED": "It went ONLINE, UNREACHABLE or LOST.",
+        "HEALTH_CHANGED": "It says something else of its health.",
+        "INVENTORY_CHANGED": "Its hardware, driver, system or addresses changed.",
+        "LIFECYCLE_CHANGED": "An operator put it in or out of service.",
+        "ACCESS_CHANGED": "A grant on it was given or taken.",
+    },
+)
+
+
+class OrderDirection(StrEnum):
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+graph_enum(
+    OrderDirection,
+    "Which way a list runs.",
+    {"ASC": "Smallest, first or oldest first.", "DESC": "Largest, last or newest first."},
+)

@@ -1,0 +1,71 @@
+import strawberry
+
+from remotegpu_core.services.machines import MachineFilter, MachineOrderField
+from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+from remotegpu_graphql.machines.enums import OrderDirection
+
+
+@strawberry.input(description="A label to ask for or to give.")
+class LabelInput:
+    key: str = strawberry.field(description="1 to 63 letters, digits, '.', '_', '-' or '/'.")
+    value: str = strawberry.field(description="At most 255 printable characters.")
+
+
+@strawberry.input(
+    name="MachineFilter",
+    description="Everything given must hold; of a list, any of its values.",
+)
+class MachineFilterInput:
+    presence: list[Presence] | None = strawberry.field(default=None, description="Any of these.")
+    lifecycle: list[Lifecycle] | None = strawberry.field(default=None, description="Any of these.")
+    availability: list[Availability] | None = strawberry.field(
+        default=None, description="Any of these."
+    )
+    health: list[Health] | None = strawberry.field(default=None, description="Any of these.")
+    gpu_model: str | None = strawberry.field(
+        default=None, description="Part of the model of one of its GPUs, in any case."
+    )
+    labels: list[LabelInput] | None = strawberry.field(
+        default=None, description="All of these labels, with these values."
+    )
+    text: str | None = strawberry.field(
+        default=None, description="Part of its name or of a GPU's model, in any case."
+    )
+    mine: bool | None = strawberry.field(
+        default=None,
+        description="Only machines that you or a workspace of yours have a grant on.",
+    )
+
+    def to_filter(self) -> MachineFilter:
+        return MachineFilter(
+            presence=self.presence,
+            lifecycle=self.lifecycle,
+            availability=self.availability,
+            health=self.health,
+            gpu_model=self.gpu_model,
+            labels=[(label.key, label.value) for label in self.labels or []],
+            text=self.text,
+            mine=self.mine,
+        )
+
+
+@strawberry.input(description="How machines are ordered.")
+class MachineOrder:
+    field: MachineOrderField = strawberry.field(description="By what.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+
+
+@strawberry.input(description="Who is to see which machine. Give either userId or workspaceId.")
+class GrantMachineInput:
+    machine_id: strawberry.ID = strawberry.field(description="The machine.")
+    user_id: strawberry.ID | None = strawberry.field(default=None, description="A user.")
+    workspace_id: strawberry.ID | None = strawberry.field(
+        default=None, description="A workspace, that is everybody in it."
+    )
+
+
+@strawberry.input(description="Whose grant is to be taken. Give either userId or workspaceId.")
+class RevokeMachineGrantInput(GrantMachineInput):
+    pass

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import strawberry
+
+from remotegpu_core.services.access import visible_ids
+from remotegpu_core.services.changes import current_sequence, parse_cursor
+from remotegpu_graphql.context import Info
+from remotegpu_graphql.fields import subscription
+from remotegpu_graphql.machines.types import MachineChange
+
+
+@strawberry.type
+class MachinesSubscription:
+    @subscription(
+        "What happens to the machines that you may see. Without `after` it begins with READY and "
+        "a cursor: query after it, and nothing is missed. With `after` it begins with everything "
+        "since then, or with CURSOR_EXPIRED when that is not kept any more."
+    )
+    async def machine_changed(
+        self,
+        info: Info,
+        after: Annotated[
+            str | None, strawberry.argument(description="A cursor that an earlier event had.")
+        ] = None,
+    ) -> AsyncIterator[MachineChange]:
+        context = info.context
+        if after is None:
+            sequence = await current_sequence()
+            yield MachineChange.ready(sequence)
+        else:
+            sequence = await parse_cursor(after)
+        async for change in context.plane.changes.follow(sequence):
+            if await visible_ids(context.actor, [change.machine_id]):
+                yield MachineChange.of(change)

@@ -1,0 +1,1 @@
+"""Samples: what hosts and their GPUs do, now and live."""

@@ -1,0 +1,140 @@
+"""Who may use a root field: declared on the field, checked before its resolver runs."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from strawberry.extensions import FieldExtension
+from strawberry.types import Info
+from strawberry.types.base import StrawberryContainer
+from strawberry.types.field import StrawberryField
+
+from remotegpu_core.actor import Actor, Scope
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.errors import Forbidden, NotFound, RemoteGPUError, Unauthenticated
+from remotegpu_core.models import Outcome
+from remotegpu_core.services import audit
+from remotegpu_core.versions import DATABASE_ERRORS
+from remotegpu_graphql.errors import is_user_error, top_level, user_error
+
+log = structlog.get_logger()
+
+
+class Access(StrEnum):
+    """PUBLIC: anybody. USER: whoever is signed in. ADMIN: admins with the scope to act as such."""
+
+    PUBLIC = "PUBLIC"
+    USER = "USER"
+    ADMIN = "ADMIN"
+
+
+def check_access(actor: Actor, access: Access, scope: Scope) -> None:
+    """Raises Unauthenticated or Forbidden unless the actor may use such a field."""
+    if access is Access.PUBLIC:
+        return
+    actor.require_scope(scope)
+    if access is Access.ADMIN:
+        actor.require_admin()
+
+
+class Reads(FieldExtension):
+    """A query's root field. A lookup that misses is null, not an error."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    async def resolve_async(
+        self, next_: Callable[..., Awaitable[Any]], source: Any, info: Info, **kwargs: Any
+    ) -> Any:
+        try:
+            check_access(info.context.actor, self.access, Scope.READ)
+            return await next_(source, info, **kwargs)
+        except RemoteGPUError as error:
+            raise top_level(error) from error
+
+
+class Writes(FieldExtension):
+    """A mutation. Its refusals become user errors or top-level errors, and audit events."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    async def resolve_async(
+        self, next_: Callable[..., Awaitable[Any]], source: Any, info: Info, **kwargs: Any
+    ) -> Any:
+        actor: Actor = info.context.actor
+        try:
+            check_access(actor, self.access, Scope.WRITE)
+            return await next_(source, info, **kwargs)
+        except RemoteGPUError as error:
+            await _audit_refusal(actor, info.field_name, error)
+            if is_user_error(error):
+                payload_type = _unwrap(info.return_type)
+                return payload_type(user_errors=[user_error(error)])
+            raise top_level(error) from error
+
+
+class Watches(FieldExtension):
+    """A subscription's root field."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    async def resolve_async(
+        self, next_: Callable[..., Any], source: Any, info: Info, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        try:
+            check_access(info.context.actor, self.access, Scope.READ)
+        except RemoteGPUError as error:
+            raise top_level(error) from error
+        stream = next_(source, info, **kwargs)
+        if isinstance(stream, Awaitable):
+            stream = await stream
+        return _translated(stream)
+
+
+async def _translated(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    try:
+        async for event in stream:
+            yield event
+    except RemoteGPUError as error:
+        raise top_level(error) from error
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def access_of(field: StrawberryField) -> Access | None:
+    """What a root field declares, None when it declares nothing."""
+    for extension in field.extensions:
+        if isinstance(extension, Reads | Writes | Watches):
+            return extension.access
+    return None
+
+
+def _unwrap(declared: Any) -> Any:
+    while isinstance(declared, StrawberryContainer):
+        declared = declared.of_type
+    return declared
+
+
+async def _audit_refusal(actor: Actor, action: str, error: RemoteGPUError) -> None:
+    if error.audited:
+        return
+    denied = isinstance(error, Unauthenticated | Forbidden | NotFound)
+    details = {"code": error.code}
+    if error.field:
+        details["field"] = ".".join(error.field)
+    try:
+        async with transaction():
+            await audit.record(
+                actor,
+                action,
+                outcome=Outcome.DENIED if denied else Outcome.FAILED,
+                details=details,
+            )
+    except DATABASE_ERRORS as failure:
+        # The refusal stands whether or not it could be written down.
+        log.error("audit.not_written", action=action, error=str(failure))

@@ -1,0 +1,31 @@
+import strawberry
+
+from remotegpu_core.services import users
+from remotegpu_graphql.context import Info
+from remotegpu_graphql.fields import query
+from remotegpu_graphql.permissions import Access
+from remotegpu_graphql.relay import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    connection,
+    page_request,
+)
+from remotegpu_graphql.users.types import User
+
+
+@strawberry.type
+class UsersQuery:
+    @query("Every user, by name.", access=Access.ADMIN)
+    async def users(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[User] | None:
+        page = await users.list_users(info.context.actor, page_request(first, after, last, before))
+        return connection(page, User.of)
