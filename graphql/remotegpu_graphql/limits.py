@@ -8,10 +8,9 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLCompositeType,
     GraphQLError,
-    GraphQLInterfaceType,
     GraphQLList,
-    GraphQLObjectType,
     GraphQLOutputType,
     GraphQLSchema,
     InlineFragmentNode,
@@ -100,7 +99,7 @@ def cost_of(
 
 def _cost(
     schema: GraphQLSchema,
-    parent: GraphQLObjectType | GraphQLInterfaceType,
+    parent: GraphQLCompositeType,
     selections: SelectionSetNode,
     fragments: Mapping[str, FragmentDefinitionNode],
     variables: Mapping[str, Any],
@@ -111,7 +110,8 @@ def _cost(
         match selection:
             case FieldNode():
                 name = selection.name.value
-                field = parent.fields.get(name)
+                # A union has no fields of its own but __typename.
+                field = getattr(parent, "fields", {}).get(name)
                 if field is None or selection.selection_set is None:
                     continue
                 inner_type = get_named_type(field.type)
@@ -129,7 +129,7 @@ def _cost(
                     inner_page = None
                 below = _cost(
                     schema,
-                    inner_type,  # type: ignore[arg-type]  # unions have no fields of their own
+                    inner_type,
                     selection.selection_set,
                     fragments,
                     variables,
@@ -158,7 +158,7 @@ def _cost(
 
 
 def _page_size(field: FieldNode, variables: Mapping[str, Any]) -> int:
-    for argument in field.arguments:
+    for argument in field.arguments or ():
         if argument.name.value not in {"first", "last"}:
             continue
         value = _integer(argument.value, variables)
@@ -168,7 +168,7 @@ def _page_size(field: FieldNode, variables: Mapping[str, Any]) -> int:
 
 
 def _list_size(type_name: str, name: str, field: FieldNode, variables: Mapping[str, Any]) -> int:
-    for argument in field.arguments:
+    for argument in field.arguments or ():
         # A list of ids asks for as many objects.
         if argument.name.value in {"ids", "machineIds"}:
             value = argument.value
