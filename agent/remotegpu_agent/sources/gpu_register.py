@@ -33,7 +33,6 @@ class GpuRegister:
 
     def take_inventory(self, gpus: Iterable[GpuInventory], sick: Sequence[SickGpu]) -> None:
         """Note what the driver says that the cards are; those it leaves out are lost."""
-        self._driver = None
         listed = {gpu.uuid: gpu for gpu in gpus}
         reasons = {
             uuid: gpu.health_reason or gpu.health
@@ -54,8 +53,11 @@ class GpuRegister:
         return [by_uuid.get(gpu.uuid) or unread(gpu) for gpu in self._in_order()]
 
     def driver_trouble(self, health: GpuHealth, reason: str) -> None:
-        """All cards suffer from the driver, until the next inventory that it gives."""
+        """All cards suffer from the driver, until `driver_well`."""
         self._driver = (health, reason)
+
+    def driver_well(self) -> None:
+        self._driver = None
 
     def inventory(self) -> list[GpuInventory]:
         """All known cards with their health, in the order of their indices."""

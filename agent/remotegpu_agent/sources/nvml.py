@@ -151,6 +151,8 @@ class NvmlSource:
     def _take_inventory(self, reply: InventoryReply) -> None:
         before = self._register.ailments()
         self._register.take_inventory(reply.gpus, reply.sick)
+        if not self._failures:
+            self._register.driver_well()
         self._remark(reply.remarks)
         self._log_health(before)
         report = DriverReport(
@@ -163,11 +165,13 @@ class NvmlSource:
             _log.info("nvidia driver ready", driver=reply.driver_version, gpus=len(reply.gpus))
         self._report = report
         self._ready = True
-        self._failures = 0
 
     def _take_sample(self, reply: SampleReply) -> list[GpuMetrics]:
         before = self._register.ailments()
         samples = self._register.take_sample(reply.gpus, reply.sick)
+        # Only now: a driver may tell what its cards are and hang when asked what they do.
+        self._failures = 0
+        self._register.driver_well()
         self._remark(reply.remarks)
         new = any(not self._register.knows(gpu.uuid) for gpu in reply.gpus)
         if self._log_health(before) or new:

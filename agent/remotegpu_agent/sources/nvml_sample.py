@@ -20,6 +20,9 @@ _MAX_CLOCK: Final = 10_000
 #: NVML's documentation lets a fan exceed 100 percent of its intended maximum.
 _MAX_FAN: Final = 150
 
+#: The kernel's PID_MAX_LIMIT.
+_MAX_PID: Final = 2**22
+
 #: What older and newer libraries put where they have no figure for a process's memory.
 _NOT_AVAILABLE: Final = 2**64 - 1
 
@@ -113,7 +116,7 @@ def _processes(card: Card, names: ProcessNames, total: int | None) -> list[GpuPr
     if compute is None and graphics is None:
         return None
     memory: dict[int, int | None] = {}
-    for listed in (_by_pid(compute or ()), _by_pid(graphics or ())):
+    for listed in (_by_pid(card, compute or ()), _by_pid(card, graphics or ())):
         for pid, used in listed.items():
             known = memory.get(pid)
             # A process that computes and draws is in both lists, with the same memory in both.
@@ -144,11 +147,13 @@ def _running(card: Card, newer: Any, older: Any) -> list[Any] | None:
     return None if processes is None else list(processes)
 
 
-def _by_pid(processes: Iterable[Any]) -> dict[int, int | None]:
+def _by_pid(card: Card, processes: Iterable[Any]) -> dict[int, int | None]:
     # In MIG mode a process is listed once for each instance that it uses.
     memory: dict[int, int | None] = {}
     for process in processes:
-        pid, used = int(process.pid), process.usedGpuMemory
+        pid, used = _number(card, "process id", int(process.pid), _MAX_PID), process.usedGpuMemory
+        if pid is None:
+            continue
         known = memory.get(pid)
         memory[pid] = used if known is None else known + (used or 0)
     return memory

@@ -1,0 +1,280 @@
+"""Drivers and cards that come, go, fail and hang, through the real worker process."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from remotegpu_agent.sources.nvml import NvmlSource
+from remotegpu_agent.sources.source import DriverReport, unread
+from remotegpu_protocol.inventory import DriverState, GpuHealth
+from tests.agent.stub import StubDriver
+
+GPU_IS_LOST = 15
+DRIVER_NOT_LOADED = 9
+MISMATCH = 18
+
+
+async def until(
+    source: NvmlSource, condition: Callable[[DriverReport], bool], *, seconds: float = 20.0
+) -> DriverReport:
+    """Sample and look, as the agent does, until the report is as it should be."""
+    async with asyncio.timeout(seconds):
+        while True:
+            await source.sample()
+            report = await source.inventory()
+            if condition(report):
+                return report
+            await asyncio.sleep(0.05)
+
+
+def healthy(report: DriverReport) -> bool:
+    return bool(report.gpus) and all(gpu.health is GpuHealth.HEALTHY for gpu in report.gpus)
+
+
+async def test_no_driver_is_absent_and_one_installed_later_is_found(
+    no_driver: StubDriver, late_nvml: NvmlSource
+) -> None:
+    report = await late_nvml.inventory()
+    assert report.driver_state is DriverState.ABSENT
+    assert "No NVIDIA driver" in (report.message or "")
+    assert await late_nvml.sample() == []
+    # A host without GPUs pays for no worker.
+    assert late_nvml.worker_pid is None
+    late_nvml.changed.clear()
+    no_driver.install()
+    # Sampling alone finds it: nobody has to ask for the inventory.
+    async with asyncio.timeout(20):
+        while not late_nvml.changed.is_set():
+            await late_nvml.sample()
+            await asyncio.sleep(0.05)
+    report = await late_nvml.inventory()
+    assert report.driver_state is DriverState.READY
+    assert len(await late_nvml.sample()) == len(report.gpus) == 2
+
+
+async def test_a_library_that_does_not_load_is_a_failure_and_no_absence(
+    no_driver: StubDriver, late_nvml: NvmlSource
+) -> None:
+    no_driver.install_garbage()
+    report = await until(late_nvml, lambda report: report.driver_state is DriverState.FAILED)
+    assert "libnvidia-ml.so.1" in (report.message or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(DRIVER_NOT_LOADED, "Driver Not Loaded"), (MISMATCH, "version mismatch")]
+)
+async def test_a_driver_that_does_not_initialise_fails_with_its_own_words(
+    driver: StubDriver, nvml: NvmlSource, code: int, text: str
+) -> None:
+    driver.tell({"nvmlInitWithFlags.error": code})
+    report = await until(nvml, lambda report: report.driver_state is DriverState.FAILED)
+    assert text in (report.message or "")
+    driver.forget("nvmlInitWithFlags.error")
+    assert (await until(nvml, healthy)).driver_state is DriverState.READY
+
+
+async def test_a_lost_card_is_unhealthy_and_the_rest_goes_on(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    before = await nvml.inventory()
+    await nvml.sample()
+    nvml.changed.clear()
+    driver.tell({"card0.lost": GPU_IS_LOST})
+    with capture_logs() as logs:
+        lost, other = await nvml.sample()
+        assert nvml.changed.is_set()
+    assert lost == unread(before.gpus[0])
+    assert other.utilization == 40.0
+    assert any(line["event"] == "gpu health changed" for line in logs)
+    report = await nvml.inventory()
+    assert report.driver_state is DriverState.READY
+    assert [gpu.health for gpu in report.gpus] == [GpuHealth.UNHEALTHY, GpuHealth.HEALTHY]
+    assert "GPU is lost" in (report.gpus[0].health_reason or "")
+    # What the card was is not forgotten because it no longer tells.
+    assert report.gpus[0].memory_total == before.gpus[0].memory_total
+    assert report.gpus[0].serial == before.gpus[0].serial
+    driver.forget("card0.lost")
+    assert await until(nvml, healthy) == before
+
+
+async def test_a_card_that_breaks_in_the_middle_of_a_reading(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    before = await nvml.inventory()
+    driver.tell({"card1.nvmlDeviceGetTemperature.error": GPU_IS_LOST})
+    other, lost = await nvml.sample()
+    assert lost == unread(before.gpus[1])
+    assert other.temperature == 55.0
+
+
+async def test_an_unplugged_card_stays_in_the_inventory_until_it_is_back(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    before = await nvml.inventory()
+    driver.tell(cards="1")
+    report = await until(nvml, lambda report: not healthy(report))
+    gone, here = sorted(report.gpus, key=lambda gpu: gpu.uuid)
+    assert gone.uuid == before.gpus[0].uuid
+    assert gone.health is GpuHealth.UNHEALTHY
+    assert "Fell off the bus" in (gone.health_reason or "")
+    # The driver numbers the rest anew; a card is its UUID.
+    assert (here.uuid, here.index) == (before.gpus[1].uuid, 0)
+    samples = {sample.uuid: sample for sample in await nvml.sample()}
+    assert samples[gone.uuid].utilization is None
+    assert samples[here.uuid].utilization == 40.0
+    driver.tell(cards="0 1")
+    assert await until(nvml, healthy) == before
+
+
+async def test_a_new_card_is_noticed(driver: StubDriver, nvml: NvmlSource) -> None:
+    await nvml.inventory()
+    nvml.changed.clear()
+    driver.tell(cards="0 1 2")
+    assert len(await nvml.sample()) == 2
+    assert nvml.changed.is_set()
+    assert len((await nvml.inventory()).gpus) == 3
+    assert len(await nvml.sample()) == 3
+
+
+async def test_a_card_ill_from_the_start_is_told_without_a_uuid(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    driver.tell({"card1.lost": GPU_IS_LOST})
+    report = await nvml.inventory()
+    assert len(report.gpus) == 1
+    assert "GPU 1: GPU is lost" in (report.message or "")
+
+
+async def test_a_driver_that_is_unloaded_takes_all_cards_with_it(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    before = await nvml.inventory()
+    driver.tell(
+        {
+            "nvmlDeviceGetCount_v2.error": DRIVER_NOT_LOADED,
+            "nvmlInitWithFlags.error": DRIVER_NOT_LOADED,
+        }
+    )
+    report = await until(nvml, lambda report: report.driver_state is DriverState.FAILED)
+    assert [gpu.health for gpu in report.gpus] == [GpuHealth.UNHEALTHY] * 2
+    assert await nvml.sample() == [unread(gpu) for gpu in before.gpus]
+    driver.forget("nvmlDeviceGetCount_v2.error", "nvmlInitWithFlags.error")
+    assert await until(nvml, healthy) == before
+
+
+async def test_a_call_that_hangs_is_killed_and_the_cards_come_back(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    before = await nvml.inventory()
+    hung = nvml.worker_pid
+    assert hung is not None
+    nvml.changed.clear()
+    driver.tell({"card1.nvmlDeviceGetPowerUsage.hang": 1})
+    began = time.monotonic()
+    assert await nvml.sample() == [unread(gpu) for gpu in before.gpus]
+    # The sample's limit is 1 s here.
+    assert 0.9 < time.monotonic() - began < 5
+    assert not psutil.pid_exists(hung)
+    assert nvml.changed.is_set()
+    report = await nvml.inventory()
+    assert {gpu.health for gpu in report.gpus} == {GpuHealth.DEGRADED}
+    assert "did not answer within 1 s" in (report.gpus[0].health_reason or "")
+    began = time.monotonic()
+    await nvml.sample()
+    assert time.monotonic() - began < 0.5
+    driver.forget("card1.nvmlDeviceGetPowerUsage.hang")
+    assert await until(nvml, healthy) == before
+    assert nvml.worker_pid != hung
+
+
+async def test_a_driver_that_keeps_hanging_makes_its_cards_unhealthy(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    await nvml.inventory()
+    driver.tell({"nvmlDeviceGetUtilizationRates.hang": 1})
+    async with asyncio.timeout(30):
+        while True:
+            await nvml.sample()
+            healths = {gpu.health for gpu in (await nvml.inventory()).gpus}
+            if healths == {GpuHealth.UNHEALTHY}:
+                break
+            await asyncio.sleep(0.05)
+
+
+async def test_other_work_goes_on_while_a_call_hangs(driver: StubDriver, nvml: NvmlSource) -> None:
+    await nvml.inventory()
+    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
+    sampling = asyncio.create_task(nvml.sample())
+    beats = 0
+    while not sampling.done():
+        await asyncio.sleep(0.01)
+        beats += 1
+    assert beats > 20
+
+
+async def test_a_worker_that_dies_is_replaced(driver: StubDriver, nvml: NvmlSource) -> None:
+    before = await nvml.inventory()
+    assert nvml.worker_pid is not None
+    os.kill(nvml.worker_pid, signal.SIGKILL)
+    assert await nvml.sample() == [unread(gpu) for gpu in before.gpus]
+    assert await until(nvml, healthy) == before
+
+
+async def test_closing_leaves_no_process_even_when_the_driver_hangs(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    await nvml.inventory()
+    worker = nvml.worker_pid
+    assert worker is not None
+    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
+    sampling = asyncio.create_task(nvml.sample())
+    await asyncio.sleep(0.2)
+    sampling.cancel()
+    began = time.monotonic()
+    await asyncio.gather(sampling, nvml.close(), return_exceptions=True)
+    assert time.monotonic() - began < 1.5
+    assert not psutil.pid_exists(worker)
+
+
+async def test_a_worker_ends_with_its_agent_in_the_middle_of_a_call(
+    driver: StubDriver, tmp_path: Path
+) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(
+        "import asyncio\n"
+        "from remotegpu_agent.sources.nvml import NvmlSource\n"
+        "async def main():\n"
+        "    source = NvmlSource()\n"
+        "    await source.start()\n"
+        "    await source.inventory()\n"
+        "    print(source.worker_pid, flush=True)\n"
+        "    await source.sample()\n"
+        "asyncio.run(main())\n"
+    )
+    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(script),
+        env=driver.environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert parent.stdout is not None
+    line = b""
+    while not line.strip().isdigit():
+        line = await parent.stdout.readline()
+        assert line, "The agent ended early."
+    worker = psutil.Process(int(line))
+    await asyncio.sleep(0.2)
+    parent.kill()
+    await parent.wait()
+    await asyncio.to_thread(psutil.wait_procs, [worker], 10)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
