@@ -1,0 +1,1 @@
+"""Guards around the shape of the house. Layers and leftover prints are held by `make check`."""
