@@ -9,11 +9,11 @@ from remotegpu_protocol.inventory import Address, AddressKind
 from remotegpu_protocol.limits import MAX_ADDRESSES
 
 #: Interfaces that container engines and hypervisors make for themselves.
-_INTERNAL = ("lo", "docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman", "lxcbr")
+_INTERNAL = ("docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman", "lxcbr")
 
 
 def is_internal(interface: str) -> bool:
-    return interface == "lo" or interface.startswith(_INTERNAL[1:])
+    return interface == "lo" or interface.startswith(_INTERNAL)
 
 
 def host_addresses(dialled_from: str | None = None) -> list[Address]:
