@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by the scripts beside it: messages, and Debian packages. POSIX sh.
 
 say() {
