@@ -208,7 +208,12 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="MachineChange",
             fields=[
-                ("sequence", fields.BigIntField(primary_key=True, unique=True, db_index=True)),
+                (
+                    "sequence",
+                    fields.BigIntField(
+                        primary_key=True, generated=False, unique=True, db_index=True
+                    ),
+                ),
                 ("machine_id", fields.UUIDField(db_index=True)),
                 ("kind", fields.CharField(max_length=32)),
                 ("at", fields.BigIntField()),
