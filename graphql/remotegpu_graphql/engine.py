@@ -37,6 +37,7 @@ from remotegpu_graphql.context import Context
 from remotegpu_graphql.errors import top_level
 from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
 from remotegpu_graphql.schema import schema as strawberry_schema
+from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
 
 log = structlog.get_logger()
 
@@ -102,6 +103,7 @@ class Engine:
     def __init__(self) -> None:
         self.schema: GraphQLSchema = strawberry_schema._schema  # noqa: SLF001 - Strawberry has no public name for it
         self._documents: OrderedDict[str, tuple[DocumentNode, list[GraphQLError]]] = OrderedDict()
+        self._shapes: OrderedDict[tuple[str, str | None], SubscriptionShape] = OrderedDict()
 
     def prepare(self, source: str, operation_name: str | None, *, signed_in: bool) -> Operation:
         """Read a document and choose its operation.
@@ -141,6 +143,27 @@ class Engine:
             )
             raise RequestRefused([error])
         return cost
+
+    def shape(self, operation: Operation) -> SubscriptionShape:
+        """What a subscription shares with others of its kind."""
+        key = (operation.source, operation.name)
+        known = self._shapes.get(key)
+        if known is None:
+            known = shape_of(self.schema, operation.document, operation.node)
+            self._shapes[key] = known
+            if len(self._shapes) > _CACHED:
+                self._shapes.popitem(last=False)
+        return known
+
+    def explain(self, error: Exception) -> list[dict[str, Any]]:
+        """Whatever ended a stream, as errors for its viewers."""
+        if isinstance(error, RequestRefused | BadVariables):
+            found = error.errors
+        elif isinstance(error, GraphQLError):
+            found = [error]
+        else:
+            found = [GraphQLError(str(error), original_error=error)]
+        return [dict(_told(item).formatted) for item in found]
 
     async def run(
         self, operation: Operation, variables: Mapping[str, Any], context: Context

@@ -17,7 +17,7 @@ class CreateUserInput:
     username: str = strawberry.field(
         description="1 to 64 letters, digits, '.', '_', '-' or '@'; unique in any case."
     )
-    password: str = strawberry.field(description="10 to 256 characters, four different at least.")
+    password: str = strawberry.field(description="8 to 256 characters, four different at least.")
     role: Role = strawberry.field(default=Role.USER, description="What they may do.")
 
 
@@ -30,7 +30,7 @@ class CreateUserPayload:
 @strawberry.input(description="Another password for yourself.")
 class ChangePasswordInput:
     current_password: str = strawberry.field(description="The one of today.")
-    new_password: str = strawberry.field(description="10 to 256 characters.")
+    new_password: str = strawberry.field(description="8 to 256 characters.")
 
 
 @strawberry.type(description="Of changePassword.")

@@ -1,0 +1,61 @@
+"""The ASGI application."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from remotegpu_api.gateway.gateway import Gateway
+from remotegpu_api.live.hub import Hub
+from remotegpu_api.live.socket import live_endpoint
+from remotegpu_api.state import ServerState, state_of
+from remotegpu_api.web.graphql_endpoint import graphql_endpoint
+from remotegpu_api.web.health import healthz
+from remotegpu_api.web.pages import assets
+from remotegpu_api.web.sessions import create_session, end_session, sign_in_page
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_graphql.engine import Engine
+
+
+async def agent_endpoint(websocket: WebSocket) -> None:
+    await state_of(websocket).gateway.serve(websocket)
+
+
+async def root(_request: Request) -> Response:
+    return RedirectResponse("/graphql")
+
+
+def create_app(plane: ControlPlane) -> Starlette:
+    """An application over a control plane that is open already and outlives it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        engine = Engine()
+        state = ServerState(plane, engine, Hub(plane, engine), Gateway(plane))
+        app.state.server = state
+        await state.gateway.start()
+        state.hub.start()
+        try:
+            yield
+        finally:
+            await state.hub.stop()
+            await state.gateway.stop()
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/", root),
+            Route("/graphql", graphql_endpoint, methods=["GET", "POST"]),
+            WebSocketRoute("/graphql", live_endpoint),
+            WebSocketRoute("/agent", agent_endpoint),
+            Route("/sign-in", sign_in_page, methods=["GET"]),
+            Route("/sign-in", create_session, methods=["POST"]),
+            Route("/sign-out", end_session, methods=["POST"]),
+            Route("/healthz", healthz),
+            Mount("/static", assets()),
+        ],
+    )

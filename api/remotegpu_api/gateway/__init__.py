@@ -1,0 +1,1 @@
+"""The agents' gateway: links, who they are, and what they say."""

@@ -1,0 +1,245 @@
+"""One agent's websocket: a thin shell around the protocol's state machine."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from remotegpu_core.bus.samples import Sample
+from remotegpu_core.clock import now_ms
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.models import Machine
+from remotegpu_core.services import enrollments, presence
+from remotegpu_core.services.inventory import apply_inventory
+from remotegpu_core.states import Lifecycle
+from remotegpu_core.versions import DATABASE_ERRORS
+from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.errors import (
+    AuthenticationFailed,
+    Overloaded,
+    ProtocolError,
+    Revoked,
+    Superseded,
+)
+from remotegpu_protocol.inventory import Inventory
+from remotegpu_protocol.keys import verify_enroll, verify_hello
+from remotegpu_protocol.limits import CLOCK_SKEW_TOLERANCE
+from remotegpu_protocol.messages import Enroll, Error, FromAgent, Heartbeat, Hello
+from remotegpu_protocol.metrics import Metrics
+from remotegpu_protocol.server_link import ServerLink, ServerState
+from remotegpu_protocol.statements import NONCE_BYTES
+
+if TYPE_CHECKING:
+    from remotegpu_api.gateway.gateway import Gateway
+
+log = structlog.get_logger()
+
+
+class Refused(ProtocolError):
+    """A service refused the enrolment; the agent hears its code and message."""
+
+    close_code = CloseCode.UNAUTHENTICATED
+
+    def __init__(self, error: RemoteGPUError) -> None:
+        super().__init__(error.message)
+        self.code = error.code  # type: ignore[misc]  # of the service's error, not of a class
+
+
+class AgentConnection:
+    """From the handshake to the end. `machine_id` and `epoch` are set once the agent is known."""
+
+    def __init__(self, websocket: WebSocket, gateway: "Gateway", source: str | None) -> None:
+        self.machine_id: uuid.UUID | None = None
+        self.machine_name = ""
+        self.epoch = 0
+        self.source = source
+        self.link = ServerLink(
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            origins=gateway.plane.settings.agent_origins,
+            now=time.monotonic(),
+            clock=now_ms(),
+        )
+        self._websocket = websocket
+        self._gateway = gateway
+        self._plane = gateway.plane
+        self._sending = asyncio.Lock()
+        self._socket_closed = False
+
+    @property
+    def heard_at(self) -> int:
+        """When the agent was last heard, in milliseconds since the Unix epoch."""
+        return now_ms() - int((time.monotonic() - self.link.heard_at) * 1000)
+
+    async def serve(self) -> None:
+        """Read until either side ends the link."""
+        try:
+            await self.flush()
+            while self.link.state is not ServerState.CLOSED:
+                message = await self._websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    break
+                frame: bytes | str = message.get("bytes") or message.get("text") or b""
+                said = self.link.receive(frame, now=time.monotonic(), clock=now_ms())
+                if said is not None:
+                    await self._handle(said, frame)
+                await self.flush()
+        except (WebSocketDisconnect, OSError):
+            pass
+        except DATABASE_ERRORS as error:
+            log.warning("agent.database_away", machine=self.machine_name, error=str(error))
+            self.link.refuse(Overloaded("The database is away: try again later."))
+        finally:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+                await self.flush()
+            log.info(
+                "agent.disconnected",
+                machine=self.machine_name or None,
+                epoch=self.epoch or None,
+                source=self.source,
+                code=self.link.close_code,
+                reason=self.link.close_reason or "the agent closed or vanished",
+            )
+
+    async def flush(self) -> None:
+        """Send what the link has to say, and close the socket when the link is over."""
+        async with self._sending:
+            for frame in self.link.take_frames():
+                if self._socket_closed:
+                    return
+                await self._websocket.send_bytes(frame)
+            if self.link.state is ServerState.CLOSED and not self._socket_closed:
+                self._socket_closed = True
+                code = self.link.close_code or CloseCode.NORMAL
+                await self._websocket.close(code, self.link.close_reason)
+
+    async def end(self, error: ProtocolError) -> None:
+        """End the link from outside, saying why; a dead socket does not hold the caller up."""
+        self.link.refuse(error)
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+            await asyncio.wait_for(self.flush(), 2)
+
+    async def tick(self) -> None:
+        """Let the link notice silence."""
+        self.link.tick(now=time.monotonic())
+        if self.link.state is ServerState.CLOSED:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+                await asyncio.wait_for(self.flush(), 2)
+
+    async def watch(self, interval: float, lease: float) -> None:
+        """Ask the agent for a sample every `interval` seconds, for `lease` seconds."""
+        self.link.watch(interval=interval, lease=lease)
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+            await self.flush()
+
+    async def _handle(self, message: FromAgent, frame: bytes | str) -> None:
+        match message:
+            case Metrics():
+                await self._sample(message, frame)
+            case Heartbeat():
+                await self._note_presence()
+            case Inventory():
+                await self._inventory(message)
+            case Hello():
+                await self._hello(message)
+            case Enroll():
+                await self._enroll(message)
+            case Error():
+                log.warning(
+                    "agent.complains",
+                    machine=self.machine_name,
+                    code=message.code,
+                    message=message.message,
+                )
+
+    async def _hello(self, hello: Hello) -> None:
+        try:
+            machine = await self._verify(hello)
+        except ProtocolError as error:
+            log.warning("agent.refused", source=self.source, code=error.code, reason=error.message)
+            self.link.refuse(error)
+            return
+        connected = await presence.connect(
+            machine.id,
+            self._plane.replica_id,
+            agent_version=hello.agent_version,
+            boot_id=hello.boot_id,
+        )
+        if connected is None:
+            self.link.refuse(Revoked("This machine was removed; enrol the host again."))
+            return
+        self.machine_id, self.machine_name = machine.id, machine.name
+        self.epoch = connected.epoch
+        self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
+        await self._gateway.connected(self)
+        await self._note_presence()
+        log.info(
+            "agent.connected",
+            machine=machine.name,
+            epoch=self.epoch,
+            version=hello.agent_version,
+            source=self.source,
+        )
+
+    async def _verify(self, hello: Hello) -> Machine:
+        try:
+            machine = await Machine.get_or_none(id=uuid.UUID(hello.machine_id))
+        except ValueError:
+            machine = None
+        if machine is None:
+            raise AuthenticationFailed(
+                "There is no such machine here. Was the host enrolled with another control "
+                "plane, or the machine removed? Enrol it again."
+            )
+        verify_hello(hello, public_key=bytes(machine.public_key), nonce=self.link.nonce)
+        if machine.lifecycle is Lifecycle.RETIRED:
+            raise Revoked("This machine was retired; enrol the host again to use it.")
+        return machine
+
+    async def _enroll(self, enroll: Enroll) -> None:
+        try:
+            verify_enroll(enroll, nonce=self.link.nonce)
+            machine = await enrollments.redeem(enroll, source_address=self.source)
+        except ProtocolError as error:
+            self.link.refuse(error)
+        except RemoteGPUError as error:
+            log.warning(
+                "agent.enrollment_refused",
+                source=self.source,
+                code=error.code,
+                reason=error.message,
+            )
+            self.link.refuse(Refused(error))
+        else:
+            self.link.enrolled(machine_id=str(machine.id), machine_name=machine.name)
+            log.info("agent.enrolled", machine=machine.name, source=self.source)
+            await self._gateway.enrolled(machine.id, machine.epoch)
+
+    async def _sample(self, metrics: Metrics, frame: bytes | str) -> None:
+        if self.machine_id is None or isinstance(frame, str):
+            return
+        sampled_at = self.link.corrected(metrics.sampled_at)
+        await self._plane.bus.publish_sample(self.machine_id, Sample(self.epoch, sampled_at, frame))
+
+    async def _note_presence(self) -> None:
+        if self.machine_id is not None:
+            await self._plane.bus.note_presence(self.machine_id, epoch=self.epoch, seen_at=now_ms())
+
+    async def _inventory(self, inventory: Inventory) -> None:
+        if self.machine_id is None:
+            return
+        reasons = []
+        if abs(self.link.clock_offset) > CLOCK_SKEW_TOLERANCE * 1000:
+            reasons.append("The host's clock is wrong; its samples carry our time instead.")
+        applied = await apply_inventory(self.machine_id, self.epoch, inventory, reasons=reasons)
+        if applied.stale:
+            self.link.refuse(Superseded("A newer connection of this machine took over."))
+            return
+        for text in applied.refused:
+            self.link.reject("HARDWARE_CONFLICT", text)
+        self.link.acknowledge_inventory(inventory.revision)
+        await self._plane.bus.nudge("inventory")

@@ -1,0 +1,142 @@
+"""The links that this process holds, one a machine, and what other processes ask of them."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+from starlette.websockets import WebSocket
+
+from remotegpu_api.callers import source_address
+from remotegpu_api.gateway.connection import AgentConnection
+from remotegpu_api.gateway.presence_duty import PresenceDuty
+from remotegpu_core.bus.keys import FENCE, WATCH
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.errors import Superseded
+from remotegpu_protocol.limits import SAMPLE_INTERVAL, SUBPROTOCOL, WATCH_LEASE
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at which links have fallen silent.
+_TICK: Final = 1.0
+
+
+class Gateway:
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.links: dict[uuid.UUID, AgentConnection] = {}
+        self._presence = PresenceDuty(plane, self.links)
+        #: Every socket, those too that have not said who they are.
+        self._sockets: set[AgentConnection] = set()
+        self._watching: dict[uuid.UUID, float] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        await self.plane.bus.listener.subscribe(WATCH, self._rate_wished)
+        await self.plane.bus.listener.subscribe(FENCE, self._fenced)
+        await self._presence.start()
+        self._ticker = asyncio.create_task(self._tick(), name="gateway-ticker")
+
+    async def stop(self) -> None:
+        """Let the agents go: they look for another replica at once."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        for connection in tuple(self._sockets):
+            connection.link.close(CloseCode.GOING_AWAY, "The control plane is going away.")
+        await asyncio.gather(*(connection.tick() for connection in tuple(self._sockets)))
+        await self._presence.stop()
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one websocket at /agent from its handshake to its end."""
+        if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+            await websocket.accept()
+            await websocket.close(CloseCode.VERSION_MISMATCH, f"This speaks {SUBPROTOCOL}.")
+            return
+        await websocket.accept(subprotocol=SUBPROTOCOL)
+        if len(self._sockets) >= self.plane.settings.max_agents:
+            await websocket.close(CloseCode.OVERLOADED, "Too many agents: try again later.")
+            return
+        source = source_address(websocket, self.plane.settings)
+        connection = AgentConnection(websocket, self, source)
+        self._sockets.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._sockets.discard(connection)
+            self._disconnected(connection)
+
+    async def connected(self, connection: AgentConnection) -> None:
+        """A machine's link opened: it replaces any older one, here and elsewhere."""
+        machine_id = connection.machine_id
+        if machine_id is None:
+            return
+        older = self.links.get(machine_id)
+        if older is not None and older.epoch > connection.epoch:
+            return
+        self.links[machine_id] = connection
+        self._presence.connected(machine_id)
+        self._watching.pop(machine_id, None)
+        if older is not None:
+            self._run(older.end(Superseded("A newer connection of this machine took over.")))
+        await self.plane.bus.fence(machine_id, connection.epoch)
+        await self.plane.bus.nudge("presence")
+        self._run(self._set_rate(machine_id))
+
+    async def enrolled(self, machine_id: uuid.UUID, epoch: int) -> None:
+        """A host was enrolled: a link that its machine's old key opened is over."""
+        await self.plane.bus.fence(machine_id, epoch)
+        await self.plane.bus.nudge("enrolled")
+
+    def _disconnected(self, connection: AgentConnection) -> None:
+        machine_id = connection.machine_id
+        if machine_id is not None and self.links.get(machine_id) is connection:
+            del self.links[machine_id]
+            self._watching.pop(machine_id, None)
+            self._presence.disconnected(machine_id, connection.epoch, connection.heard_at)
+
+    def _rate_wished(self, message: bytes) -> None:
+        machine_id = _machine_id(message)
+        if machine_id is not None and machine_id in self.links:
+            self._run(self._set_rate(machine_id))
+
+    async def _set_rate(self, machine_id: uuid.UUID) -> None:
+        interval = await self.plane.bus.wished_rate(machine_id)
+        connection = self.links.get(machine_id)
+        if connection is None:
+            return
+        if interval is not None:
+            self._watching[machine_id] = interval
+            await connection.watch(interval, WATCH_LEASE)
+        elif self._watching.pop(machine_id, None) is not None:
+            # Nobody watches any more: back to the usual rate now, not when the lease ends.
+            await connection.watch(SAMPLE_INTERVAL, 0)
+
+    def _fenced(self, message: bytes) -> None:
+        machine_id = _machine_id(message)
+        connection = self.links.get(machine_id) if machine_id else None
+        if connection is not None and connection.epoch < int(message.split()[1]):
+            self._run(connection.end(Superseded("A newer connection of this machine took over.")))
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for connection in tuple(self._sockets):
+                await connection.tick()
+
+
+def _machine_id(message: bytes) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(message.split()[0].decode())
+    except (ValueError, IndexError):
+        return None

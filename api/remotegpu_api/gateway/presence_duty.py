@@ -1,0 +1,124 @@
+"""Noticing silence: this process answers for its own links, and for those of the dead."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from remotegpu_core.clock import now_ms
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.services import audit, changes, lockout, presence, sign_in
+from remotegpu_core.versions import DATABASE_ERRORS
+from remotegpu_protocol.limits import UNREACHABLE_AFTER
+
+if TYPE_CHECKING:
+    from remotegpu_api.gateway.connection import AgentConnection
+
+log = structlog.get_logger()
+
+#: Seconds between two of each.
+_BEAT: Final = 2.0
+_SWEEP: Final = 5.0
+_NOTE: Final = 60.0
+_PRUNE: Final = 3600.0
+
+
+class PresenceDuty:
+    """Moves machines from ONLINE to UNREACHABLE and LOST, as late as promised and no earlier.
+
+    A machine whose link ended here is UNREACHABLE when nothing was heard of it for 12 seconds. One
+    whose replica died is taken over by whichever replica looks first. What cannot be written
+    because the database is away is tried again.
+    """
+
+    def __init__(self, plane: ControlPlane, links: "Mapping[uuid.UUID, AgentConnection]") -> None:
+        self._plane = plane
+        self._links = links
+        #: Epoch and last word (milliseconds) of machines whose link ended here.
+        self._gone: dict[uuid.UUID, tuple[int, int]] = {}
+        #: Since when the database has been there without a break: before that, nobody could
+        #: have written a heartbeat, and no silence counts.
+        self._watching_since = now_ms()
+        self._last_done = dict.fromkeys((_BEAT, _SWEEP, _NOTE, _PRUNE), time.monotonic())
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await presence.beat(self._plane.replica_id, self._plane.started_at)
+        self._watching_since = now_ms()
+        self._task = asyncio.create_task(self._run(), name="presence-duty")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        with contextlib.suppress(*DATABASE_ERRORS):
+            await self._note_seen()
+            await presence.retire_replica(self._plane.replica_id)
+
+    def connected(self, machine_id: uuid.UUID) -> None:
+        self._gone.pop(machine_id, None)
+
+    def disconnected(self, machine_id: uuid.UUID, epoch: int, heard_at: int) -> None:
+        self._gone[machine_id] = (epoch, heard_at)
+
+    async def _run(self) -> None:
+        away = False
+        while True:
+            await asyncio.sleep(1)
+            try:
+                await self._look()
+                if away:
+                    self._watching_since = now_ms()
+                away = False
+            except DATABASE_ERRORS as error:
+                if not away:
+                    log.warning("presence.database_away", error=str(error))
+                away = True
+
+    async def _look(self) -> None:
+        moved = False
+        deadline = now_ms() - int(UNREACHABLE_AFTER * 1000)
+        for machine_id, (epoch, heard_at) in tuple(self._gone.items()):
+            if heard_at <= deadline:
+                moved |= await presence.disconnect(machine_id, epoch, last_seen_at=heard_at)
+                # Whatever the answer: a newer connection is somebody else's business.
+                if self._gone.get(machine_id) == (epoch, heard_at):
+                    del self._gone[machine_id]
+        if self._due(_BEAT):
+            await presence.beat(self._plane.replica_id, self._plane.started_at)
+        if self._due(_SWEEP):
+            moved |= bool(await presence.release_orphans(not_before=self._watching_since))
+            moved |= bool(await presence.give_up(not_before=self._watching_since))
+        if self._due(_NOTE):
+            await self._note_seen()
+        if self._due(_PRUNE):
+            await self._prune()
+        if moved:
+            await self._plane.bus.nudge("presence")
+
+    def _due(self, every: float) -> bool:
+        now = time.monotonic()
+        if now - self._last_done[every] < every:
+            return False
+        self._last_done[every] = now
+        return True
+
+    async def _note_seen(self) -> None:
+        seen = {
+            machine_id: (connection.epoch, connection.heard_at)
+            for machine_id, connection in self._links.items()
+        }
+        if seen:
+            await presence.note_seen(seen)
+
+    async def _prune(self) -> None:
+        days = self._plane.settings.audit_retention_days
+        await audit.prune(now_ms() - days * 86_400_000)
+        await lockout.prune()
+        await sign_in.prune()
+        await changes.prune()

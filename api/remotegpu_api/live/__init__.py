@@ -1,0 +1,1 @@
+"""Live viewers: graphql-transport-ws sockets, and the hub that executes once for many of them."""

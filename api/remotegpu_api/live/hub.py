@@ -1,0 +1,103 @@
+"""The hub: the sockets of this process, the groups that they share, and who may still watch."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from remotegpu_api.live.group import Group, GroupKey
+from remotegpu_api.live.messages import CloseCode
+from remotegpu_core.actor import Actor
+from remotegpu_core.clock import now_ms
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.services.sign_in import still_valid
+from remotegpu_core.versions import Topic
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.engine import Engine, Operation
+from remotegpu_graphql.sharing import Stream
+
+if TYPE_CHECKING:
+    from remotegpu_api.live.socket import Socket
+
+
+class Hub:
+    """One per process. `sockets` are those that have said who they are."""
+
+    def __init__(self, plane: ControlPlane, engine: Engine) -> None:
+        self.plane = plane
+        self.engine = engine
+        self.sockets: set[Socket] = set()
+        self.groups: dict[GroupKey, Group] = {}
+        # No viewer: what is executed here goes to whoever has the same key.
+        self._context = Context(plane, None)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.plane.versions.on_change(Topic.ACCESS, self.recheck)
+        self._task = asyncio.create_task(self._expire(), name="live-expiry")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for socket in tuple(self.sockets):
+            await socket.close(CloseCode.GOING_AWAY, "The server is going away.")
+        for group in tuple(self.groups.values()):
+            await group.stop()
+        self.groups.clear()
+
+    def group(
+        self,
+        operation: Operation,
+        variables: Mapping[str, Any],
+        stream: Stream,
+        actor: Actor,
+    ) -> Group:
+        """The group of everybody whose subscription gives the same bytes."""
+        shape = self.engine.shape(operation)
+        key = GroupKey(
+            source=operation.source,
+            operation_name=operation.name,
+            variables=shape.key_variables(variables),
+            stream=stream.key,
+            role=actor.role,
+            scopes=actor.scopes,
+        )
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(
+                key,
+                self.engine,
+                operation,
+                variables,
+                self._context,
+                stream.events,
+                self._group_ended,
+            )
+        return group
+
+    async def recheck(self) -> None:
+        """Somebody's rights changed: end what may not go on, and follow what is seen now."""
+        sockets = [socket for socket in self.sockets if socket.actor.is_signed_in]
+        valid = await still_valid([socket.actor for socket in sockets])
+        for socket in sockets:
+            credential = socket.actor.credential_id
+            actor = valid.get(credential) if credential is not None else None
+            if actor is None:
+                await socket.close(CloseCode.FORBIDDEN, "The token was revoked or has expired.")
+            else:
+                await socket.rights_changed(actor.at(socket.actor.source_address))
+
+    def _group_ended(self, group: Group) -> None:
+        if self.groups.get(group.key) is group:
+            del self.groups[group.key]
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            now = now_ms()
+            for socket in tuple(self.sockets):
+                expires_at = socket.actor.expires_at
+                if expires_at is not None and expires_at <= now:
+                    await socket.close(CloseCode.FORBIDDEN, "The token was revoked or has expired.")

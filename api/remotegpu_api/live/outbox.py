@@ -1,0 +1,84 @@
+"""What waits to be sent on one socket: bounded, and newest-wins for live values."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from remotegpu_api.live.messages import next_message
+
+#: Messages that must all arrive may wait in this number before the socket counts as stuck.
+MAX_WAITING = 256
+
+
+class Stuck(Exception):
+    """The reader does not keep up with messages that may not be dropped."""
+
+
+@dataclass(slots=True)
+class _Live:
+    prefix: str
+    payload: str
+    dropped: int = 0
+
+
+class Outbox:
+    """Messages in order. A live value that still waits is replaced by the next of its slot, and
+    the reader is told how many it did not see."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Hashable, str | _Live] = OrderedDict()
+        self._sequence = 0
+        self._fixed = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, text: str) -> None:
+        """Queue a message that must arrive.
+
+        Raises:
+            Stuck: too many wait already.
+        """
+        if self._fixed >= MAX_WAITING:
+            raise Stuck
+        self._sequence += 1
+        self._fixed += 1
+        self._waiting[self._sequence] = text
+        if self._fixed >= MAX_WAITING // 2:
+            self._room.clear()
+        self._wake.set()
+
+    def put_live(self, slot: Hashable, prefix: str, payload: str) -> None:
+        """Queue the newest value of `slot`, in the place of one that waits."""
+        waiting = self._waiting.get(slot)
+        if isinstance(waiting, _Live):
+            waiting.payload = payload
+            waiting.dropped += 1
+        else:
+            self._waiting[slot] = _Live(prefix, payload)
+        self._wake.set()
+
+    def forget(self, slot: Hashable) -> None:
+        """A live value that nobody wants any more."""
+        self._waiting.pop(slot, None)
+
+    async def room(self) -> None:
+        """Wait until there is room for more that must arrive."""
+        await self._room.wait()
+
+    async def take(self) -> str:
+        """The next message, as soon as there is one."""
+        while not self._waiting:
+            self._wake.clear()
+            await self._wake.wait()
+        _, item = self._waiting.popitem(last=False)
+        if isinstance(item, _Live):
+            return next_message(item.prefix, item.payload, item.dropped)
+        self._fixed -= 1
+        if self._fixed < MAX_WAITING // 2:
+            self._room.set()
+        return item
+
+    def __len__(self) -> int:
+        return len(self._waiting)

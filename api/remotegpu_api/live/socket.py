@@ -1,0 +1,233 @@
+"""One viewer's websocket: the protocol's rules around its operations."""
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from remotegpu_api.callers import actor_of, comes_from_here, source_address
+from remotegpu_api.live.hub import Hub
+from remotegpu_api.live.messages import (
+    CONNECTION_ACK,
+    SUBPROTOCOL,
+    CloseCode,
+    Complete,
+    ConnectionInit,
+    Ping,
+    Pong,
+    ProtocolViolation,
+    Subscribe,
+    error_message,
+    pong,
+    read_message,
+)
+from remotegpu_api.live.outbox import Outbox, Stuck
+from remotegpu_api.live.subscription import Subscription
+from remotegpu_api.state import state_of
+from remotegpu_api.web.graphql_endpoint import BadRequest, parse_request
+from remotegpu_core.actor import Actor, anonymous
+from remotegpu_core.errors import Unauthenticated
+from remotegpu_core.services.sign_in import authenticate
+from remotegpu_core.versions import DATABASE_ERRORS
+from remotegpu_graphql.engine import RequestRefused
+
+log = structlog.get_logger()
+
+INIT_TIMEOUT: Final = 5.0
+MAX_SUBSCRIPTIONS: Final = 20
+#: Seconds in which a reader must take at least one message.
+PROGRESS_TIMEOUT: Final = 30.0
+
+
+async def live_endpoint(websocket: WebSocket) -> None:
+    """Serve one websocket at /graphql from its handshake to its end."""
+    hub = state_of(websocket).hub
+    settings = hub.plane.settings
+    if not comes_from_here(websocket, settings):
+        await websocket.close(1008)
+        return
+    if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+        await websocket.accept()
+        await websocket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"This speaks {SUBPROTOCOL}.")
+        return
+    await websocket.accept(subprotocol=SUBPROTOCOL)
+    if len(hub.sockets) >= settings.max_sockets:
+        await websocket.close(CloseCode.TRY_AGAIN_LATER, "Too many viewers: try again later.")
+        return
+    await Socket(websocket, hub).serve()
+
+
+class Socket:
+    def __init__(self, websocket: WebSocket, hub: Hub) -> None:
+        self.hub = hub
+        self.outbox = Outbox()
+        self.actor: Actor = anonymous(source_address(websocket, hub.plane.settings))
+        self.operations: dict[str, Subscription] = {}
+        self._websocket = websocket
+        self._initialised = False
+        self._closed = False
+        self._writer: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Read until the viewer goes, breaks the protocol, or is closed."""
+        self._writer = asyncio.create_task(self._write(), name="live-writer")
+        loop = asyncio.get_running_loop()
+        init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
+        try:
+            while not self._closed:
+                await self._handle(await self._receive())
+        except ProtocolViolation as violation:
+            log.info(
+                "live.protocol_violation",
+                code=violation.code,
+                reason=violation.message,
+                source=self.actor.source_address,
+            )
+            await self.close(violation.code, violation.message)
+        except WebSocketDisconnect:
+            pass
+        except DATABASE_ERRORS as error:
+            log.warning("live.database_away", error=str(error))
+            await self.close(CloseCode.TRY_AGAIN_LATER, "The database is away: try again later.")
+        finally:
+            init_timer.cancel()
+            await self._tear_down()
+
+    def send(self, text: str) -> None:
+        """Queue a message that must arrive; a viewer who takes none is let go."""
+        try:
+            self.outbox.put(text)
+        except Stuck:
+            self._close_soon(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
+
+    def end(self, operation: Subscription, last_message: str) -> None:
+        """An operation is over; its id is free again."""
+        if self.operations.get(operation.id) is operation:
+            del self.operations[operation.id]
+        self.send(last_message)
+
+    async def close(self, code: int, reason: str) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_operations()
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
+            # A reader that takes nothing does not take a close frame either.
+            await asyncio.wait_for(self._websocket.close(code, reason[:120]), 5)
+
+    async def rights_changed(self, actor: Actor) -> None:
+        self.actor = actor
+        for operation in tuple(self.operations.values()):
+            await operation.rights_changed(actor)
+
+    async def _receive(self) -> str | None:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code") or 1005)
+        text: str | None = message.get("text")
+        return text
+
+    async def _handle(self, text: str | None) -> None:
+        match read_message(text):
+            case ConnectionInit(payload):
+                await self._init(payload)
+            case Ping(payload):
+                self.send(pong(payload))
+            case Pong():
+                pass
+            case Subscribe(operation_id, payload):
+                self._subscribe(operation_id, payload)
+            case Complete(operation_id):
+                operation = self.operations.pop(operation_id, None)
+                if operation is not None:
+                    operation.stop()
+
+    async def _init(self, payload: dict[str, Any]) -> None:
+        if self._initialised:
+            raise ProtocolViolation(CloseCode.TOO_MANY_REQUESTS, "Too many initialisation requests")
+        self._initialised = True
+        token = payload.get("token")
+        if token is not None and not isinstance(token, str):
+            raise ProtocolViolation(CloseCode.BAD_REQUEST, "connection_init's token is a string.")
+        settings = self.hub.plane.settings
+        try:
+            if token is not None:
+                self.actor = await authenticate(token, source_address=self.actor.source_address)
+            else:
+                self.actor = await actor_of(self._websocket, settings)
+        except Unauthenticated:
+            raise ProtocolViolation(CloseCode.FORBIDDEN, "Forbidden") from None
+        self.hub.sockets.add(self)
+        self.send(CONNECTION_ACK)
+
+    def _init_timed_out(self) -> None:
+        if not self._initialised:
+            self._close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
+
+    def _subscribe(self, operation_id: str, payload: dict[str, Any]) -> None:
+        if not self._initialised:
+            raise ProtocolViolation(CloseCode.UNAUTHORIZED, "Unauthorized")
+        if operation_id in self.operations:
+            raise ProtocolViolation(
+                CloseCode.SUBSCRIBER_EXISTS, f"Subscriber for {operation_id} already exists"
+            )
+        try:
+            asked = parse_request(payload)
+        except BadRequest as bad:
+            raise ProtocolViolation(CloseCode.BAD_REQUEST, str(bad)) from None
+        if len(self.operations) >= MAX_SUBSCRIPTIONS:
+            self.send(
+                error_message(
+                    operation_id,
+                    [
+                        {
+                            "message": f"A connection has at most {MAX_SUBSCRIPTIONS} "
+                            "operations at a time: complete one, or open another connection.",
+                            "extensions": {"code": "LIMIT_EXCEEDED"},
+                        }
+                    ],
+                )
+            )
+            return
+        try:
+            operation = self.hub.engine.prepare(
+                asked.query, asked.operation_name, signed_in=self.actor.is_signed_in
+            )
+        except RequestRefused as refused:
+            self.send(error_message(operation_id, self.hub.engine.explain(refused)))
+            return
+        subscription = Subscription(self, operation_id, operation, asked.variables)
+        self.operations[operation_id] = subscription
+        subscription.start()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                text = await self.outbox.take()
+                async with asyncio.timeout(PROGRESS_TIMEOUT):
+                    await self._websocket.send_text(text)
+        except TimeoutError:
+            self._close_soon(CloseCode.TOO_MANY_REQUESTS, "Nothing was read for 30 seconds.")
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            # The reader notices too, and tears everything down.
+            pass
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        self._closing = asyncio.create_task(self.close(code, reason), name="live-close")
+
+    def _stop_operations(self) -> None:
+        for operation in tuple(self.operations.values()):
+            operation.stop()
+        self.operations.clear()
+
+    async def _tear_down(self) -> None:
+        self._closed = True
+        self.hub.sockets.discard(self)
+        self._stop_operations()
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer

@@ -1,0 +1,146 @@
+"""One operation that runs on a socket until it completes, fails or is completed."""
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphql import OperationType
+
+from remotegpu_api.encoding import encode_json
+from remotegpu_api.live.group import Group
+from remotegpu_api.live.messages import (
+    complete_message,
+    error_message,
+    next_message,
+    next_prefix,
+)
+from remotegpu_core.actor import Actor
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.engine import Operation, RequestRefused
+from remotegpu_graphql.shared_operation import BadVariables
+
+if TYPE_CHECKING:
+    from remotegpu_api.live.socket import Socket
+
+
+class Subscription:
+    """Shares groups where it can, and runs by itself where it must."""
+
+    def __init__(
+        self, socket: "Socket", operation_id: str, operation: Operation, variables: dict[str, Any]
+    ) -> None:
+        self.id = operation_id
+        self._socket = socket
+        self._operation = operation
+        self._variables = variables
+        self._context = Context(socket.hub.plane, socket.actor)
+        self._prefix = next_prefix(operation_id)
+        self._groups: dict[Hashable, Group] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    @property
+    def is_subscription(self) -> bool:
+        return self._operation.kind is OperationType.SUBSCRIPTION
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="live-operation")
+
+    async def rights_changed(self, actor: Actor) -> None:
+        """The viewer's rights are others now: end, or follow what they see from now on."""
+        self._context.actor = actor
+        if not self.is_subscription or self._ended:
+            return
+        shape = self._socket.hub.engine.shape(self._operation)
+        try:
+            streams = await shape.plan(self._socket.hub.plane, actor, self._variables)
+        except (RemoteGPUError, BadVariables) as error:
+            self.fail(self._socket.hub.engine.explain(error))
+            return
+        if self._groups:
+            self._follow(streams, actor)
+
+    def stop(self) -> None:
+        """Leave the groups and end the task; nothing is sent any more."""
+        self._ended = True
+        for group in self._groups.values():
+            group.leave(self)
+            self._socket.outbox.forget((self.id, group.key.stream))
+        self._groups.clear()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def deliver(self, stream: Hashable, payload: str) -> None:
+        if not self._ended:
+            self._socket.outbox.put_live((self.id, stream), self._prefix, payload)
+
+    def fail(self, errors: list[dict[str, Any]]) -> None:
+        if not self._ended:
+            self.stop()
+            self._socket.end(self, error_message(self.id, errors))
+
+    def _complete(self) -> None:
+        if not self._ended:
+            self.stop()
+            self._socket.end(self, complete_message(self.id))
+
+    async def _run(self) -> None:
+        hub = self._socket.hub
+        try:
+            if not self.is_subscription:
+                await self._answer()
+                return
+            hub.engine.price(self._operation, self._variables)
+            shape = hub.engine.shape(self._operation)
+            actor = self._socket.actor
+            streams = await shape.plan(hub.plane, actor, self._variables)
+            if shape.bytes_are_shared:
+                self._follow(streams, actor)
+            else:
+                await self._follow_alone()
+        except (RemoteGPUError, RequestRefused, BadVariables) as error:
+            self.fail(hub.engine.explain(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told to the viewer and logged, whatever it is
+            self.fail(hub.engine.explain(error))
+
+    def _follow(self, streams: "list[Any]", actor: Actor) -> None:
+        """Be in exactly the groups of these streams."""
+        hub = self._socket.hub
+        wanted = {
+            stream.key: hub.group(self._operation, self._variables, stream, actor)
+            for stream in streams
+        }
+        for key in [key for key, group in self._groups.items() if wanted.get(key) is not group]:
+            self._groups.pop(key).leave(self)
+            self._socket.outbox.forget((self.id, key))
+        for key, group in wanted.items():
+            if key not in self._groups:
+                self._groups[key] = group
+                group.join(self)
+
+    async def _follow_alone(self) -> None:
+        events = self._socket.hub.engine.follow(self._operation, self._variables, self._context)
+        try:
+            async for response in events:
+                await self._socket.outbox.room()
+                self._send_next(response.as_dict())
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]  # an async generator
+        self._complete()
+
+    async def _answer(self) -> None:
+        response = await self._socket.hub.engine.run(
+            self._operation, self._variables, self._context
+        )
+        if not response.began:
+            self.fail(response.errors)
+            return
+        self._send_next(response.as_dict())
+        self._complete()
+
+    def _send_next(self, body: Mapping[str, Any]) -> None:
+        if not self._ended:
+            self._socket.send(next_message(self._prefix, encode_json(body).decode()))

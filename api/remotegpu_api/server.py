@@ -1,0 +1,144 @@
+"""Running the application under uvicorn, on a socket that is bound before anything starts."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from remotegpu_api.app import create_app
+from remotegpu_core.control_plane import ControlPlane, control_plane
+from remotegpu_core.database.connection import prepare_directory
+from remotegpu_core.errors import Conflict, InvalidInput
+from remotegpu_core.settings import Settings
+from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
+
+log = structlog.get_logger()
+
+#: Seconds that open requests may take after a signal to end.
+GRACE = 2
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address of our own.
+
+    Raises:
+        Conflict: something else listens there.
+        InvalidInput: there is no such address on this host, or the port is privileged.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # Only now is the port ours: another process may have bound it without listening.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"Port {port} on {host} is taken. Stop what listens there, or choose another "
+                "port with REMOTEGPU_PORT (make demo: PORT=)."
+            ) from None
+        raise InvalidInput(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}. Choose others with "
+            "REMOTEGPU_HOST and REMOTEGPU_PORT."
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+@contextlib.contextmanager
+def single_server(settings: Settings) -> Iterator[None]:
+    """Hold the lock that lets one server use an SQLite file and its in-process bus.
+
+    Raises:
+        Conflict: another server holds it.
+    """
+    if settings.database_url is not None and settings.redis_url is not None:
+        yield
+        return
+    prepare_directory(settings.data_dir)
+    path: Path = settings.data_dir / "server.lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(
+                f"Another server uses {settings.data_dir}. Without REMOTEGPU_DATABASE_URL and "
+                "REMOTEGPU_REDIS_URL there is one server a directory: stop the other, or choose "
+                "another REMOTEGPU_DATA_DIR (make demo: DATA=)."
+            ) from None
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+) -> AsyncIterator[tuple["BoundServer", ControlPlane]]:
+    """A server that is ready to `serve`; its parts end when the block does."""
+    listener = bind(settings.host, settings.port)
+    try:
+        with single_server(settings):
+            async with control_plane(settings) as plane:
+                yield _server(plane, listener), plane
+    finally:
+        listener.close()
+
+
+def _server(plane: ControlPlane, listener: socket.socket) -> "BoundServer":
+    config = uvicorn.Config(
+        create_app(plane),
+        http="httptools",
+        loop="uvloop",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+        # Compression would cost two thirds of the fan-out rate.
+        ws_per_message_deflate=False,
+        # X-Forwarded-For is read in `callers`, for proxies that the settings trust.
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE,
+    )
+    return BoundServer(config, listener)
+
+
+class BoundServer(uvicorn.Server):
+    """Uvicorn on one socket that is ours already, ended by signals without being killed by them."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+
+    async def run_until_stopped(self) -> None:
+        """Serve until `should_exit` is set or SIGINT, SIGTERM or SIGHUP comes."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            await self.serve(sockets=[self._listener])
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Uvicorn raises the signal again when it has served, which would end the process before
+        # the database and the bus are closed.
+        yield
+
+    def _stop(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True

@@ -1,0 +1,1 @@
+"""Plain HTTP: the graph's endpoint, sign-in pages, health."""

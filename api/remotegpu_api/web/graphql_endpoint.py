@@ -1,0 +1,148 @@
+"""The graph over HTTP, as the GraphQL-over-HTTP specification has it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from graphql import GraphQLError, OperationType
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from remotegpu_api.callers import actor_of, comes_from_here
+from remotegpu_api.encoding import encode_json
+from remotegpu_api.state import state_of
+from remotegpu_api.web.pages import page
+from remotegpu_core.errors import Unauthenticated
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.engine import RequestRefused, refusal
+
+MAX_BODY: Final = 256 * 1024
+
+_GRAPHQL_JSON: Final = "application/graphql-response+json"
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    query: str
+    operation_name: str | None
+    variables: dict[str, Any]
+
+
+class BadRequest(Exception):
+    """Not a request that GraphQL could be asked about."""
+
+    def __init__(self, status: int, message: str, code: str = "BAD_REQUEST") -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = GraphQLError(message, extensions={"code": code})
+
+
+async def graphql_endpoint(request: Request) -> Response:
+    if request.method == "GET":
+        return await _get(request)
+    media_type = _negotiate(request.headers.get("accept"))
+    try:
+        return await _post(request, media_type)
+    except BadRequest as bad:
+        return _answer(refusal([bad.error]).as_dict(), media_type, bad.status)
+
+
+async def _get(request: Request) -> Response:
+    """The console for browsers. Documents are not run by GET: none are persisted yet."""
+    if "text/html" not in request.headers.get("accept", ""):
+        error = GraphQLError(
+            "Documents are sent by POST as application/json.", extensions={"code": "BAD_REQUEST"}
+        )
+        response = _answer(refusal([error]).as_dict(), _JSON, 405)
+        response.headers["Allow"] = "POST"
+        return response
+    try:
+        actor = await actor_of(request, state_of(request).plane.settings)
+    except Unauthenticated:
+        return RedirectResponse("/sign-in", 303)
+    return page("console.html") if actor.is_signed_in else RedirectResponse("/sign-in", 303)
+
+
+async def _post(request: Request, media_type: str) -> Response:
+    state = state_of(request)
+    if not comes_from_here(request, state.plane.settings):
+        raise BadRequest(403, "Pages of other origins may not send requests here.", "FORBIDDEN")
+    asked = _parse(await _read_body(request), request.headers.get("content-type", ""))
+    try:
+        actor = await actor_of(request, state.plane.settings)
+    except Unauthenticated as error:
+        raise BadRequest(401, error.message, error.code) from None
+    try:
+        operation = state.engine.prepare(
+            asked.query, asked.operation_name, signed_in=actor.is_signed_in
+        )
+    except RequestRefused as refused:
+        body = refusal(refused.errors).as_dict()
+        return _answer(body, media_type, 400 if media_type == _GRAPHQL_JSON else 200)
+    if operation.kind is OperationType.SUBSCRIPTION:
+        raise BadRequest(
+            400,
+            "Subscriptions run over websocket, with the subprotocol graphql-transport-ws.",
+        )
+    response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
+    status = 200 if response.began or media_type == _JSON else 400
+    return _answer(response.as_dict(), media_type, status)
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise BadRequest(413, f"A request has at most {MAX_BODY} bytes.", "LIMIT_EXCEEDED")
+    return bytes(body)
+
+
+def _parse(body: bytes, content_type: str) -> GraphQLRequest:
+    if content_type.partition(";")[0].strip().lower() != _JSON:
+        raise BadRequest(415, f"Expected Content-Type: application/json, got {content_type!r}.")
+    try:
+        payload = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadRequest(400, "The body is not valid JSON in UTF-8.") from None
+    if isinstance(payload, list):
+        raise BadRequest(400, "Batches are not supported: send one request a document.")
+    if not isinstance(payload, dict):
+        raise BadRequest(400, "The body is a JSON object with the key query.")
+    return parse_request(payload)
+
+
+def parse_request(payload: dict[str, Any]) -> GraphQLRequest:
+    """Take GraphQL's parameters out of a decoded body or subscribe message.
+
+    Raises:
+        BadRequest: one of them has the wrong type.
+    """
+    query = payload.get("query")
+    if not isinstance(query, str) or not query:
+        raise BadRequest(400, "query is a non-empty string.")
+    operation_name = payload.get("operationName")
+    if operation_name is not None and not isinstance(operation_name, str):
+        raise BadRequest(400, "operationName is a string or null.")
+    variables = payload.get("variables")
+    if variables is not None and not isinstance(variables, dict):
+        raise BadRequest(400, "variables is an object or null.")
+    extensions = payload.get("extensions")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise BadRequest(400, "extensions is an object or null.")
+    return GraphQLRequest(query, operation_name or None, variables or {})
+
+
+def _negotiate(accept: str | None) -> str:
+    """What the caller reads best: the newer media type when it names it, JSON otherwise."""
+    return _GRAPHQL_JSON if accept is not None and _GRAPHQL_JSON in accept else _JSON
+
+
+def _answer(body: dict[str, Any], media_type: str, status: int) -> Response:
+    return Response(
+        encode_json(body),
+        status,
+        media_type=f"{media_type}; charset=utf-8",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,100 @@
+"""Signing in and out with a browser: the session's token goes into a cookie, out of reach."""
+
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from remotegpu_api.callers import COOKIE, actor_of, comes_from_here, source_address
+from remotegpu_api.state import state_of
+from remotegpu_api.web.pages import page
+from remotegpu_core.actor import ActorKind
+from remotegpu_core.errors import (
+    Forbidden,
+    InvalidInput,
+    LockedOut,
+    RemoteGPUError,
+    Unauthenticated,
+)
+from remotegpu_core.services import sign_in
+
+_MAX_BODY = 4096
+
+
+class Credentials(msgspec.Struct):
+    username: str
+    password: str
+
+
+async def sign_in_page(request: Request) -> Response:
+    return page("sign-in.html")
+
+
+async def create_session(request: Request) -> Response:
+    """Take a user name and password, as JSON or as a form, and set the cookie."""
+    settings = state_of(request).plane.settings
+    try:
+        if not comes_from_here(request, settings):
+            raise Forbidden("Pages of other origins may not sign in here.")
+        credentials = await _credentials(request)
+        signed_in = await sign_in.sign_in(
+            settings,
+            credentials.username,
+            credentials.password,
+            source_address=source_address(request, settings),
+        )
+    except RemoteGPUError as error:
+        status = 429 if isinstance(error, LockedOut) else 400
+        return JSONResponse({"error": {"code": error.code, "message": error.message}}, status)
+    response: Response = (
+        Response(status_code=204) if _is_json(request) else RedirectResponse("/graphql", 303)
+    )
+    response.set_cookie(
+        COOKIE,
+        signed_in.token,
+        max_age=settings.session_lifetime,
+        secure=settings.origin.startswith("https:"),
+        httponly=True,
+        samesite="strict",
+        path="/",
+    )
+    return response
+
+
+async def end_session(request: Request) -> Response:
+    """End the browser's session and take the cookie away."""
+    state = state_of(request)
+    if not comes_from_here(request, state.plane.settings):
+        return Response(status_code=403)
+    try:
+        actor = await actor_of(request, state.plane.settings)
+        if actor.kind is ActorKind.USER:
+            await sign_in.sign_out(actor)
+            await state.plane.bus.nudge("access")
+    except Unauthenticated:
+        pass
+    response: Response = (
+        Response(status_code=204) if _is_json(request) else RedirectResponse("/sign-in", 303)
+    )
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return response
+
+
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("application/json")
+
+
+async def _credentials(request: Request) -> Credentials:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            raise InvalidInput(f"A sign-in has at most {_MAX_BODY} bytes.")
+    try:
+        if _is_json(request):
+            return msgspec.json.decode(bytes(body), type=Credentials)
+        form = parse_qs(body.decode(), max_num_fields=8)
+        return Credentials(form["username"][0], form["password"][0])
+    except (msgspec.MsgspecError, KeyError, ValueError):
+        raise InvalidInput("A sign-in has the fields username and password.") from None
