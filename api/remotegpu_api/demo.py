@@ -74,7 +74,7 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
         agents = Agents(plane)
         starting = asyncio.create_task(_start(agents, options, console))
         try:
-            while not server.started and not serving.done():
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by a flag
                 await asyncio.sleep(0.02)
             _introduce(plane, options, console)
             await serving
