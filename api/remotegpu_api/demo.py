@@ -24,6 +24,7 @@ from remotegpu_core.passwords import verify_password
 from remotegpu_core.services.enrollments import create_enrollment
 from remotegpu_core.services.users import reset_password
 from remotegpu_core.settings import Settings
+from remotegpu_graphql.ids import encode_id
 
 log = structlog.get_logger()
 
@@ -31,12 +32,15 @@ log = structlog.get_logger()
 _PATIENCE = 2.0
 _ENROLL_TIMEOUT = 30.0
 
-_SUBSCRIPTION = """subscription Live($ids: [ID!]!) {
-  machineMetrics(machineIds: $ids) {
+_SUBSCRIPTION = """subscription {{
+  machineMetrics(machineIds: [{ids}]) {{
     machineId sampledAt
-    gpus { index utilization memoryUsed temperature power }
-  }
-}"""
+    host {{ cpuUtilization memoryUsed }}
+    gpus {{ index utilization memoryUsed temperature power }}
+  }}
+}}"""
+#: Machines that the ready subscription follows; more would not fit a screen.
+_FOLLOWED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,18 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
         await _apply_password(plane, options)
         serving = asyncio.create_task(server.run_until_stopped())
         agents = Agents(plane)
-        starting = asyncio.create_task(_start(agents, options, console))
+        starting: asyncio.Task[None] | None = None
         try:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by a flag
                 await asyncio.sleep(0.02)
             _introduce(plane, options, console)
+            starting = asyncio.create_task(_start(agents, options, console))
             await serving
         finally:
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await starting
+            if starting is not None:
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
             server.should_exit = True
             await asyncio.gather(agents.stop(), serving)
     console.print("Stopped. Everything is kept in", str(settings.data_dir), markup=False)
@@ -97,10 +103,8 @@ async def _apply_password(plane: ControlPlane, options: DemoOptions) -> None:
 
 
 async def _start(agents: "Agents", options: DemoOptions, console: Console) -> None:
-    hosts = [
-        _this_host(),
-        *(_simulated(number, options.gpus) for number in range(1, options.hosts + 1)),
-    ]
+    simulated = [_simulated(number, options.gpus) for number in range(1, options.hosts + 1)]
+    hosts = [*simulated, _this_host()]
     try:
         # One after the other: two cores start a dozen Python programs no faster at once.
         for host in hosts:
@@ -108,7 +112,17 @@ async def _start(agents: "Agents", options: DemoOptions, console: Console) -> No
     except RemoteGPUError as error:
         console.print(f"error: {error.message}", markup=False)
         return
-    console.print(f"{len(hosts)} agents are running.", markup=False)
+    followed = await Machine.filter(
+        name_key__in=[host.name.lower() for host in hosts[:_FOLLOWED]]
+    ).order_by("name_key")
+    ids = ", ".join(f'"{encode_id("Machine", machine.id)}"' for machine in followed)
+    console.print(
+        f"{len(hosts)} agents are running: one watches this host, the others are the same program "
+        f"with {options.gpus} made-up\nGPUs each. Paste this into the console to see some of them "
+        f"live:\n\n{_SUBSCRIPTION.format(ids=ids)}\n\nCtrl-C ends it.\n",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _this_host() -> DemoHost:
@@ -142,13 +156,10 @@ def _introduce(plane: ControlPlane, options: DemoOptions, console: Console) -> N
             "the password that the first start showed (ADMIN_PASSWORD=... make demo sets another)"
         )
     console.print(
-        f"\nRemoteGPU runs at {settings.origin}/graphql\n"
-        f"Sign in as admin with {sign_in}.\n\n"
-        f"One real agent watches this host; {options.hosts} simulated hosts with {options.gpus} "
-        "GPUs each are\nthe same program with a made-up GPU source. Ask the graph for them:\n\n"
-        "{ machines { edges { node { id name presence gpus { model } } } } }\n\n"
-        f"and follow some of them live:\n\n{_SUBSCRIPTION}\n\nCtrl-C ends it.\n",
+        f"\nRemoteGPU runs at {settings.origin}/graphql\nSign in as admin with {sign_in}.\n"
+        f"State is kept in {settings.data_dir}/. Starting {options.hosts + 1} agents ...\n",
         markup=False,
+        soft_wrap=True,
     )
 
 

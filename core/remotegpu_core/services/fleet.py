@@ -109,10 +109,10 @@ def _totals(samples: Sequence[GpuMetrics]) -> "_Totals":
     total = [gpu.memory_total for gpu in samples if gpu.memory_total is not None]
     power = [gpu.power for gpu in samples if gpu.power is not None]
     return {
-        "utilization": sum(utilization) / len(utilization) if utilization else None,
+        "utilization": round(sum(utilization) / len(utilization), 3) if utilization else None,
         "memory_used": min(sum(used), MAX_SAFE_INTEGER) if used else None,
         "memory_total": min(sum(total), MAX_SAFE_INTEGER) if total else None,
-        "power": sum(power) if power else None,
+        "power": round(sum(power), 3) if power else None,
     }
 
 
