@@ -6,6 +6,7 @@ import errno
 import fcntl
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -54,6 +55,26 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def check_tls(settings: Settings) -> None:
+    """Try the certificate and its key before anything starts.
+
+    Raises:
+        InvalidInput: one is missing, cannot be read, or does not belong to the other.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise InvalidInput("REMOTEGPU_TLS_CERTIFICATE and REMOTEGPU_TLS_KEY go together.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(
+            f"Cannot use the certificate {certificate} with the key {key}: {error}. Expected PEM "
+            "files that this user may read, the certificate's chain in the first."
+        ) from None
+
+
 @contextlib.contextmanager
 def single_server(settings: Settings) -> Iterator[None]:
     """Hold the lock that lets one server use an SQLite file and its in-process bus.
@@ -83,6 +104,7 @@ async def running(
     settings: Settings,
 ) -> AsyncIterator[tuple["BoundServer", ControlPlane]]:
     """A server that is ready to `serve`; its parts end when the block does."""
+    check_tls(settings)
     listener = bind(settings.host, settings.port)
     try:
         with single_server(settings):
@@ -93,8 +115,11 @@ async def running(
 
 
 def _server(plane: ControlPlane, listener: socket.socket) -> "BoundServer":
+    settings = plane.settings
     config = uvicorn.Config(
         create_app(plane),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         http="httptools",
         loop="uvloop",
         ws="websockets-sansio",

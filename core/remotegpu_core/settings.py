@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     admin_password: SecretStr | None = Field(
         None, description="Password of the first user, `admin`; made up and shown once without."
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain; plain HTTP without."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
     session_lifetime: int = Field(7 * 24 * 3600, ge=60, description="Of a sign-in.")
     enrollment_lifetime: int = Field(600, ge=1, le=86400, description="Of an enrolment token.")
     trusted_proxies: Annotated[list[str], NoDecode] = Field(
@@ -86,7 +90,8 @@ class Settings(BaseSettings):
             return normalise_origin(self.public_url)
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
         shown = f"[{host}]" if ":" in host else host
-        return normalise_origin(f"http://{shown}:{self.port}")
+        scheme = "https" if self.tls_certificate else "http"
+        return normalise_origin(f"{scheme}://{shown}:{self.port}")
 
     @cached_property
     def agent_origins(self) -> frozenset[str]:
