@@ -15,7 +15,7 @@ from remotegpu_core.errors import InvalidInput
 
 Result = TypeVar("Result")
 
-MIN_LENGTH = 10
+MIN_LENGTH = 8
 #: Long enough for any passphrase, short enough that hashing it costs nothing.
 MAX_LENGTH = 256
 

@@ -40,13 +40,14 @@ class ChangeFeed:
         return await changes_after(position)
 
     async def _advance(self) -> None:
-        if self._read_up_to is None:
-            self._read_up_to = await current_sequence() - 1
+        position = self._read_up_to
+        if position is None:
+            position = await current_sequence() - 1
         while True:
-            batch = await changes_after(self._read_up_to)
+            batch = await changes_after(position)
             for change in batch:
-                self._read_up_to = change.sequence
                 self._recent.append(change)
+                self._read_up_to = position = change.sequence
             if len(batch) < BATCH:
                 break
         bell, self._bell = self._bell, asyncio.Event()

@@ -31,5 +31,5 @@ class AuditEvent(Model):
     source_address = fields.CharField(max_length=64, null=True)
     details: dict[str, str] = fields.JSONField(default=dict)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "audit_event"

@@ -21,7 +21,7 @@ class Session(Model):
     revoked_at = fields.BigIntField(null=True)
     source_address = fields.CharField(max_length=64, null=True)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "session"
 
 
@@ -41,7 +41,7 @@ class ApiToken(Model):
     revoked_at = fields.BigIntField(null=True)
     last_used_at = fields.BigIntField(null=True)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "api_token"
 
 
@@ -52,5 +52,5 @@ class SignInFailure(Model):
     count = fields.IntField()
     last_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "sign_in_failure"

@@ -34,5 +34,5 @@ class Enrollment(Model):
     revoked_at = fields.BigIntField(null=True)
     public_key = fields.BinaryField(null=True)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "enrollment"

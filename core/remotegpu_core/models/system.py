@@ -8,7 +8,7 @@ class Version(Model):
     name = fields.CharField(max_length=32, primary_key=True)
     value = fields.BigIntField(default=0)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "version"
 
 
@@ -19,5 +19,5 @@ class Replica(Model):
     started_at = fields.BigIntField()
     heartbeat_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "replica"

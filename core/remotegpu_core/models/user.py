@@ -17,5 +17,5 @@ class User(Model):
     disabled_at = fields.BigIntField(null=True)
     created_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "user_account"

@@ -25,7 +25,7 @@ class Workspace(Model):
     name_key = fields.CharField(max_length=64, unique=True)
     created_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "workspace"
 
 
@@ -42,6 +42,6 @@ class Membership(Model):
     role = fields.CharEnumField(WorkspaceRole, max_length=16)
     created_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "membership"
         unique_together = (("workspace", "user"),)
