@@ -11,7 +11,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from remotegpu_core.errors import InvalidInput
+from remotegpu_core.errors import InvalidInput, Unavailable
 
 Result = TypeVar("Result")
 
@@ -24,6 +24,11 @@ MAX_LENGTH = 256
 _hasher = PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)
 # argon2 gives up the interpreter lock; more threads than cores would only take memory.
 _pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="argon2")
+
+#: Passwords that may wait for a thread: five seconds' worth. More are turned away, since whoever
+#: sent the first would have given up before the last was looked at.
+MAX_WAITING = 250
+_waiting = 0
 
 #: What an unknown user's attempt is checked against, so that it takes as long as any other.
 _nobody: str | None = None
@@ -88,4 +93,11 @@ def _verify(password: str, stored: str | None) -> bool:
 
 
 async def _run(function: Callable[..., Result], *arguments: str | None) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(_pool, function, *arguments)
+    global _waiting
+    if _waiting >= MAX_WAITING:
+        raise Unavailable("Too many sign-ins at this moment: try again in a few seconds.")
+    _waiting += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_pool, function, *arguments)
+    finally:
+        _waiting -= 1

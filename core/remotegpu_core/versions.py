@@ -17,6 +17,7 @@ from tortoise.exceptions import BaseORMException
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.bus.keys import NUDGE
 from remotegpu_core.models import Version
+from remotegpu_core.tasks import end, keep_running
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class VersionWatch:
         self._listeners: list[tuple[Topic, Callable[[], Awaitable[None]]]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._away = False
 
     def on_change(self, topic: Topic, listener: Callable[[], Awaitable[None]]) -> None:
         self._listeners.append((topic, listener))
@@ -69,38 +71,34 @@ class VersionWatch:
         self._known = await read_versions()
         await self._bus.listener.subscribe(NUDGE, self._nudged)
         self._bus.listener.on_gap(self._wake.set)
-        self._task = asyncio.create_task(self._run(), name="version-watch")
+        self._task = asyncio.create_task(
+            keep_running("version-watch", self._poll), name="version-watch"
+        )
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     def _nudged(self, _topic: bytes) -> None:
         self._wake.set()
 
-    async def _run(self) -> None:
-        away = False
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL)
-            self._wake.clear()
-            try:
-                versions = await read_versions()
-                moved = {
-                    topic for topic, value in versions.items() if self._known.get(topic) != value
-                }
-                for topic, listener in self._listeners:
-                    if topic in moved:
-                        await listener()
-                # Only now: a listener that failed is called again at the next poll.
-                self._known = versions
-                if away:
-                    log.info("database.back")
-                away = False
-            except DATABASE_ERRORS as error:
-                if not away:
-                    log.warning("database.away", error=str(error))
-                away = True
+    async def _poll(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL)
+        self._wake.clear()
+        try:
+            versions = await read_versions()
+            moved = {topic for topic, value in versions.items() if self._known.get(topic) != value}
+            for topic, listener in self._listeners:
+                if topic in moved:
+                    await listener()
+        except DATABASE_ERRORS as error:
+            if not self._away:
+                log.warning("database.away", error=str(error))
+            self._away = True
+            return
+        # Only now: a listener that failed is called again at the next poll.
+        self._known = versions
+        if self._away:
+            log.info("database.back")
+        self._away = False

@@ -235,7 +235,12 @@ class AgentConnection:
         reasons = []
         if abs(self.link.clock_offset) > CLOCK_SKEW_TOLERANCE * 1000:
             reasons.append("The host's clock is wrong; its samples carry our time instead.")
-        applied = await apply_inventory(self.machine_id, self.epoch, inventory, reasons=reasons)
+        try:
+            applied = await apply_inventory(self.machine_id, self.epoch, inventory, reasons=reasons)
+        except DATABASE_ERRORS as error:
+            # Not acknowledged, so the agent sends it again; samples go on meanwhile.
+            log.warning("agent.inventory_waits", machine=self.machine_name, error=str(error))
+            return
         if applied.stale:
             self.link.refuse(Superseded("A newer connection of this machine took over."))
             return

@@ -1,7 +1,6 @@
 """The links that this process holds, one a machine, and what other processes ask of them."""
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -14,6 +13,7 @@ from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.presence_duty import PresenceDuty
 from remotegpu_core.bus.keys import FENCE, WATCH
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.tasks import end, keep_running
 from remotegpu_protocol.close_codes import CloseCode
 from remotegpu_protocol.errors import Superseded
 from remotegpu_protocol.limits import SAMPLE_INTERVAL, SUBPROTOCOL, WATCH_LEASE
@@ -39,14 +39,13 @@ class Gateway:
         await self.plane.bus.listener.subscribe(WATCH, self._rate_wished)
         await self.plane.bus.listener.subscribe(FENCE, self._fenced)
         await self._presence.start()
-        self._ticker = asyncio.create_task(self._tick(), name="gateway-ticker")
+        self._ticker = asyncio.create_task(
+            keep_running("gateway", self._tick), name="gateway-ticker"
+        )
 
     async def stop(self) -> None:
         """Let the agents go: they look for another replica at once."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+        await end(self._ticker)
         for connection in tuple(self._sockets):
             connection.link.close(CloseCode.GOING_AWAY, "The control plane is going away.")
         await asyncio.gather(*(connection.tick() for connection in tuple(self._sockets)))
@@ -129,10 +128,9 @@ class Gateway:
         task.add_done_callback(self._errands.discard)
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK)
-            for connection in tuple(self._sockets):
-                await connection.tick()
+        await asyncio.sleep(_TICK)
+        for connection in tuple(self._sockets):
+            await connection.tick()
 
 
 def _machine_id(message: bytes) -> uuid.UUID | None:

@@ -12,6 +12,7 @@ import structlog
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.services import audit, changes, lockout, presence, sign_in
+from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.limits import UNREACHABLE_AFTER
 
@@ -45,17 +46,17 @@ class PresenceDuty:
         self._watching_since = now_ms()
         self._last_done = dict.fromkeys((_BEAT, _SWEEP, _NOTE, _PRUNE), time.monotonic())
         self._task: asyncio.Task[None] | None = None
+        self._away = False
 
     async def start(self) -> None:
         await presence.beat(self._plane.replica_id, self._plane.started_at)
         self._watching_since = now_ms()
-        self._task = asyncio.create_task(self._run(), name="presence-duty")
+        self._task = asyncio.create_task(
+            keep_running("presence", self._round), name="presence-duty"
+        )
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         with contextlib.suppress(*DATABASE_ERRORS):
             await self._note_seen()
             await presence.retire_replica(self._plane.replica_id)
@@ -66,19 +67,18 @@ class PresenceDuty:
     def disconnected(self, machine_id: uuid.UUID, epoch: int, heard_at: int) -> None:
         self._gone[machine_id] = (epoch, heard_at)
 
-    async def _run(self) -> None:
-        away = False
-        while True:
-            await asyncio.sleep(1)
-            try:
-                await self._look()
-                if away:
-                    self._watching_since = now_ms()
-                away = False
-            except DATABASE_ERRORS as error:
-                if not away:
-                    log.warning("presence.database_away", error=str(error))
-                away = True
+    async def _round(self) -> None:
+        await asyncio.sleep(1)
+        try:
+            await self._look()
+        except DATABASE_ERRORS as error:
+            if not self._away:
+                log.warning("presence.database_away", error=str(error))
+            self._away = True
+            return
+        if self._away:
+            self._watching_since = now_ms()
+        self._away = False
 
     async def _look(self) -> None:
         moved = False

@@ -40,6 +40,10 @@ class Member(Protocol):
         """The stream broke."""
         ...
 
+    def finish(self) -> None:
+        """The stream has ended."""
+        ...
+
 
 class Group:
     """Runs one stream for its members, from the first that joins to the last that leaves."""
@@ -78,7 +82,8 @@ class Group:
         self.members.discard(member)
         if not self.members:
             self._on_end(self)
-            if self._task is not None:
+            # A group whose stream broke is left from within its own task, which ends anyway.
+            if self._task is not None and self._task is not asyncio.current_task():
                 self._task.cancel()
 
     async def stop(self) -> None:
@@ -95,6 +100,9 @@ class Group:
                 self._latest = payload
                 for member in tuple(self.members):
                     member.deliver(self.key.stream, payload)
+            self._on_end(self)
+            for member in tuple(self.members):
+                member.finish()
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever breaks a stream is told to its members

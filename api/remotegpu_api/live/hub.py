@@ -1,16 +1,17 @@
 """The hub: the sockets of this process, the groups that they share, and who may still watch."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from remotegpu_api.live.group import Group, GroupKey
 from remotegpu_api.live.messages import CloseCode
+from remotegpu_api.live.plans import Plans
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.services.sign_in import still_valid
+from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import Topic
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.engine import Engine, Operation
@@ -34,13 +35,10 @@ class Hub:
 
     def start(self) -> None:
         self.plane.versions.on_change(Topic.ACCESS, self.recheck)
-        self._task = asyncio.create_task(self._expire(), name="live-expiry")
+        self._task = asyncio.create_task(keep_running("live", self._expire), name="live-expiry")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         for socket in tuple(self.sockets):
             await socket.close(CloseCode.GOING_AWAY, "The server is going away.")
         for group in tuple(self.groups.values()):
@@ -81,23 +79,25 @@ class Hub:
         """Somebody's rights changed: end what may not go on, and follow what is seen now."""
         sockets = [socket for socket in self.sockets if socket.actor.is_signed_in]
         valid = await still_valid([socket.actor for socket in sockets])
+        # Equal questions are asked once, however many viewers have them.
+        plans = Plans(self.plane, self.engine)
         for socket in sockets:
             credential = socket.actor.credential_id
             actor = valid.get(credential) if credential is not None else None
             if actor is None:
-                await socket.close(CloseCode.FORBIDDEN, "The token was revoked or has expired.")
+                # Not awaited: one that reads nothing must not keep the others watching.
+                socket.close_soon(CloseCode.FORBIDDEN, "The token was revoked or has expired.")
             else:
-                await socket.rights_changed(actor.at(socket.actor.source_address))
+                await socket.rights_changed(actor.at(socket.actor.source_address), plans)
 
     def _group_ended(self, group: Group) -> None:
         if self.groups.get(group.key) is group:
             del self.groups[group.key]
 
     async def _expire(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            now = now_ms()
-            for socket in tuple(self.sockets):
-                expires_at = socket.actor.expires_at
-                if expires_at is not None and expires_at <= now:
-                    await socket.close(CloseCode.FORBIDDEN, "The token was revoked or has expired.")
+        await asyncio.sleep(1)
+        now = now_ms()
+        for socket in tuple(self.sockets):
+            expires_at = socket.actor.expires_at
+            if expires_at is not None and expires_at <= now:
+                socket.close_soon(CloseCode.FORBIDDEN, "The token was revoked or has expired.")

@@ -24,6 +24,7 @@ from remotegpu_api.live.messages import (
     read_message,
 )
 from remotegpu_api.live.outbox import Outbox, Stuck
+from remotegpu_api.live.plans import Plans
 from remotegpu_api.live.subscription import Subscription
 from remotegpu_api.state import state_of
 from remotegpu_api.web.graphql_endpoint import BadRequest, parse_request
@@ -101,7 +102,7 @@ class Socket:
         try:
             self.outbox.put(text)
         except Stuck:
-            self._close_soon(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
+            self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
 
     def end(self, operation: Subscription, last_message: str) -> None:
         """An operation is over; its id is free again."""
@@ -118,10 +119,10 @@ class Socket:
             # A reader that takes nothing does not take a close frame either.
             await asyncio.wait_for(self._websocket.close(code, reason[:120]), 5)
 
-    async def rights_changed(self, actor: Actor) -> None:
+    async def rights_changed(self, actor: Actor, plans: Plans) -> None:
         self.actor = actor
         for operation in tuple(self.operations.values()):
-            await operation.rights_changed(actor)
+            await operation.rights_changed(actor, plans)
 
     async def _receive(self) -> str | None:
         message = await self._websocket.receive()
@@ -165,7 +166,7 @@ class Socket:
 
     def _init_timed_out(self) -> None:
         if not self._initialised:
-            self._close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
+            self.close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
 
     def _subscribe(self, operation_id: str, payload: dict[str, Any]) -> None:
         if not self._initialised:
@@ -210,13 +211,15 @@ class Socket:
                 async with asyncio.timeout(PROGRESS_TIMEOUT):
                     await self._websocket.send_text(text)
         except TimeoutError:
-            self._close_soon(CloseCode.TOO_MANY_REQUESTS, "Nothing was read for 30 seconds.")
+            self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Nothing was read for 30 seconds.")
         except (WebSocketDisconnect, RuntimeError, OSError):
             # The reader notices too, and tears everything down.
             pass
 
-    def _close_soon(self, code: int, reason: str) -> None:
-        self._closing = asyncio.create_task(self.close(code, reason), name="live-close")
+    def close_soon(self, code: int, reason: str) -> None:
+        """Close without waiting for the other end."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.close(code, reason), name="live-close")
 
     def _stop_operations(self) -> None:
         for operation in tuple(self.operations.values()):

@@ -14,6 +14,7 @@ from remotegpu_api.live.messages import (
     next_message,
     next_prefix,
 )
+from remotegpu_api.live.plans import Plans
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_graphql.context import Context
@@ -47,18 +48,17 @@ class Subscription:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="live-operation")
 
-    async def rights_changed(self, actor: Actor) -> None:
+    async def rights_changed(self, actor: Actor, plans: Plans) -> None:
         """The viewer's rights are others now: end, or follow what they see from now on."""
         self._context.actor = actor
         if not self.is_subscription or self._ended:
             return
-        shape = self._socket.hub.engine.shape(self._operation)
         try:
-            streams = await shape.plan(self._socket.hub.plane, actor, self._variables)
+            streams = await plans.streams(self._operation, self._variables, actor)
         except (RemoteGPUError, BadVariables) as error:
             self.fail(self._socket.hub.engine.explain(error))
             return
-        if self._groups:
+        if self._groups and not self._ended:
             self._follow(streams, actor)
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ class Subscription:
             self.stop()
             self._socket.end(self, error_message(self.id, errors))
 
-    def _complete(self) -> None:
+    def finish(self) -> None:
         if not self._ended:
             self.stop()
             self._socket.end(self, complete_message(self.id))
@@ -96,6 +96,11 @@ class Subscription:
             actor = self._socket.actor
             streams = await shape.plan(hub.plane, actor, self._variables)
             if shape.bytes_are_shared:
+                # Rights may have changed while the plan was made, before there were groups to
+                # look at: then it is made again.
+                while actor is not self._socket.actor:
+                    actor = self._socket.actor
+                    streams = await shape.plan(hub.plane, actor, self._variables)
                 self._follow(streams, actor)
             else:
                 await self._follow_alone()
@@ -129,7 +134,7 @@ class Subscription:
                 self._send_next(response.as_dict())
         finally:
             await events.aclose()  # type: ignore[attr-defined]  # an async generator
-        self._complete()
+        self.finish()
 
     async def _answer(self) -> None:
         response = await self._socket.hub.engine.run(
@@ -139,7 +144,7 @@ class Subscription:
             self.fail(response.errors)
             return
         self._send_next(response.as_dict())
-        self._complete()
+        self.finish()
 
     def _send_next(self, body: Mapping[str, Any]) -> None:
         if not self._ended:

@@ -80,6 +80,9 @@ class SampleFeed:
         if not watched.followers:
             del self._watched[machine_id]
             await self._bus.listener.unsubscribe(sample_channel(machine_id), watched.receive)
+            if machine_id in self._watched:
+                # Followed anew in the meantime: that wish stands.
+                return
         await self._wish(watched)
 
     async def samples(

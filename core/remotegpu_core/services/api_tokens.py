@@ -74,14 +74,17 @@ async def revoke_api_token(actor: Actor, token_id: uuid.UUID) -> ApiToken:
     row = await query.get_or_none()
     if row is None:
         raise NotFound("There is no such API token.", field="id")
-    if row.revoked_at is None:
-        async with transaction():
-            await ApiToken.filter(id=token_id, revoked_at=None).update(revoked_at=now_ms())
-            await audit.record(
-                actor, "revokeApiToken", target=("ApiToken", row.id), details={"name": row.name}
-            )
+    async with transaction():
+        revoked = await ApiToken.filter(id=token_id, revoked_at=None).update(revoked_at=now_ms())
+        await audit.record(
+            actor,
+            "revokeApiToken",
+            target=("ApiToken", row.id),
+            details={"name": row.name, "changed": audit.yes_or_no(revoked)},
+        )
+        if revoked:
             await bump(Topic.ACCESS)
-        await row.refresh_from_db()
+    await row.refresh_from_db()
     return row
 
 

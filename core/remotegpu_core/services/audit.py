@@ -42,6 +42,11 @@ async def record(
     )
 
 
+def yes_or_no(changed: object) -> str:
+    """The detail that tells a call which changed something from one that found its work done."""
+    return "yes" if changed else "no"
+
+
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
     """Times in milliseconds since the Unix epoch, `since` included and `until` not."""

@@ -104,13 +104,12 @@ async def revoke_enrollment(actor: Actor, enrollment_id: uuid.UUID) -> Enrollmen
             raise Conflict(
                 "The token was redeemed already: retire the machine instead.", field="id"
             )
-        if revoked:
-            await audit.record(
-                actor,
-                "revokeEnrollment",
-                target=("Enrollment", enrollment.id),
-                details={"machine": enrollment.machine_name},
-            )
+        await audit.record(
+            actor,
+            "revokeEnrollment",
+            target=("Enrollment", enrollment.id),
+            details={"machine": enrollment.machine_name, "changed": audit.yes_or_no(revoked)},
+        )
     return enrollment
 
 

@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+from tortoise.exceptions import IntegrityError
+
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
@@ -29,9 +31,8 @@ async def grant_machine(
     """
     machine, subject = await _check(actor, machine_id, user_id, workspace_id)
     async with transaction():
-        if not await MachineGrant.exists(machine_id=machine_id, **subject):
-            await MachineGrant.create(machine_id=machine_id, created_at=now_ms(), **subject)
-            await _record(actor, "grantMachine", machine, subject)
+        granted = await _grant(machine_id, subject)
+        await _record(actor, "grantMachine", machine, subject, changed=granted)
     return machine
 
 
@@ -51,7 +52,7 @@ async def revoke_machine_grant(
                 "There is no such grant on this machine.",
                 field="userId" if user_id else "workspaceId",
             )
-        await _record(actor, "revokeMachineGrant", machine, subject)
+        await _record(actor, "revokeMachineGrant", machine, subject, changed=True)
     return machine
 
 
@@ -72,12 +73,31 @@ async def _check(
     return machine, {"workspace_id": workspace_id}
 
 
-async def _record(actor: Actor, action: str, machine: Machine, subject: dict[str, Any]) -> None:
+async def _grant(machine_id: uuid.UUID, subject: dict[str, Any]) -> bool:
+    """Whether the grant is new; somebody else may give it at this very moment."""
+    if await MachineGrant.exists(machine_id=machine_id, **subject):
+        return False
+    try:
+        async with transaction():
+            await MachineGrant.create(machine_id=machine_id, created_at=now_ms(), **subject)
+    except IntegrityError:
+        return False
+    return True
+
+
+async def _record(
+    actor: Actor, action: str, machine: Machine, subject: dict[str, Any], *, changed: bool
+) -> None:
     await audit.record(
         actor,
         action,
         target=("Machine", machine.id),
-        details={"machine": machine.name, **{key: str(value) for key, value in subject.items()}},
+        details={
+            "machine": machine.name,
+            **{key: str(value) for key, value in subject.items()},
+            "changed": audit.yes_or_no(changed),
+        },
     )
-    await record_change(machine.id, ChangeKind.ACCESS_CHANGED)
-    await bump(Topic.ACCESS)
+    if changed:
+        await record_change(machine.id, ChangeKind.ACCESS_CHANGED)
+        await bump(Topic.ACCESS)
