@@ -536,7 +536,6 @@ class Migration(migrations.Migration):
             options={
                 "table": "machine_grant",
                 "app": "remotegpu",
-                "unique_together": (("machine", "user"), ("machine", "workspace")),
                 "pk_attr": "id",
                 "table_description": "Lets a user, or everybody in a workspace, see and watch a machine: exactly one of the two.",
             },

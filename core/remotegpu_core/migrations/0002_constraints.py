@@ -1,6 +1,6 @@
 from tortoise import migrations
 from tortoise.migrations import operations as ops
-from tortoise.migrations.constraints import CheckConstraint
+from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 
 
 class Migration(migrations.Migration):
@@ -26,5 +26,14 @@ class Migration(migrations.Migration):
                 name="machine_grant_to_one",
                 check="(user_id IS NULL) <> (workspace_id IS NULL)",
             ),
+        ),
+        # Each grant once. After the check, which on SQLite makes the table anew without what
+        # `unique_together` says; an index of its own stays.
+        *(
+            ops.AddConstraint(
+                "MachineGrant",
+                UniqueConstraint(fields=("machine", to), name=f"machine_grant_{to}_once"),
+            )
+            for to in ("user", "workspace")
         ),
     ]

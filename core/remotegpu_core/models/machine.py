@@ -2,7 +2,7 @@ from typing import Any
 from uuid import UUID
 
 from tortoise import fields
-from tortoise.migrations.constraints import CheckConstraint
+from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 from tortoise.models import Model
 
 from remotegpu_core.ids import new_id
@@ -39,7 +39,7 @@ class Machine(Model):
     inventory_at = fields.BigIntField(null=True)
     created_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "machine"
 
 
@@ -52,7 +52,7 @@ class MachineLabel(Model):
     key = fields.CharField(max_length=63)
     value = fields.CharField(max_length=255)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "machine_label"
         unique_together = (("machine", "key"),)
         indexes = (("key", "value"),)
@@ -81,7 +81,7 @@ class Gpu(Model):
     created_at = fields.BigIntField()
     removed_at = fields.BigIntField(null=True)
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "gpu"
 
 
@@ -103,14 +103,15 @@ class MachineGrant(Model):
     workspace_id: UUID | None
     created_at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "machine_grant"
-        unique_together = (("machine", "user"), ("machine", "workspace"))
         constraints = (
             CheckConstraint(
                 name="machine_grant_to_one",
                 check="(user_id IS NULL) <> (workspace_id IS NULL)",
             ),
+            UniqueConstraint(fields=("machine", "user"), name="machine_grant_user_once"),
+            UniqueConstraint(fields=("machine", "workspace"), name="machine_grant_workspace_once"),
         )
 
 
@@ -122,5 +123,5 @@ class MachineChange(Model):
     kind = fields.CharField(max_length=32)
     at = fields.BigIntField()
 
-    class Meta:
+    class Meta(Model.Meta):
         table = "machine_change"
