@@ -1,11 +1,12 @@
 """Tortoise's configuration, from ours."""
 
+from collections.abc import Callable
 from typing import Any, Final
-
-from tortoise.backends.base.config_generator import expand_db_url
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_core.settings import Settings
+from remotegpu_protocol.grammar import shorten
 
 MODELS: Final = "remotegpu_core.models"
 MIGRATIONS: Final = "remotegpu_core.migrations"
@@ -16,7 +17,7 @@ def tortoise_config(settings: Settings) -> dict[str, Any]:
     """Connections and apps as Tortoise takes them.
 
     Raises:
-        InvalidInput: the database URL is not a PostgreSQL one.
+        InvalidInput: the database URL is not a PostgreSQL one, or says what cannot be.
     """
     return {
         "connections": {"default": _connection(settings)},
@@ -47,17 +48,67 @@ def _connection(settings: Settings) -> dict[str, Any]:
                 "busy_timeout": 10_000,
             },
         }
-    if not url.startswith(("postgres://", "postgresql://")):
-        raise InvalidInput(
-            "REMOTEGPU_DATABASE_URL is a postgres:// URL, or unset for SQLite in "
-            "REMOTEGPU_DATA_DIR."
-        )
-    expanded = expand_db_url("asyncpg://" + url.split("://", 1)[1])
-    credentials = dict(expanded["credentials"])
-    credentials.setdefault("minsize", 1)
-    credentials.setdefault("maxsize", 10)
+    credentials = {"minsize": 1, "maxsize": 10, **_credentials(url)}
+    # One connection holds the lock of a migration while another migrates.
+    credentials["maxsize"] = max(2, credentials["maxsize"])
     return {"engine": "remotegpu_core.database.postgres_engine", "credentials": credentials}
 
 
-#: What `tortoise makemigrations` reads (see CONTRIBUTING.md).
-TORTOISE_ORM: Final = tortoise_config(Settings(database_url=None))
+#: What may follow the `?` of the URL: asyncpg's names but for `sslmode`, which is libpq's.
+_OPTIONS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
+    "minsize": ("minsize", int),
+    "maxsize": ("maxsize", int),
+    "sslmode": ("ssl", str),
+    "host": ("host", str),
+    "timeout": ("timeout", float),
+    "statement_cache_size": ("statement_cache_size", int),
+    "application_name": ("application_name", str),
+}
+
+
+def _credentials(url: str) -> dict[str, Any]:
+    # No message repeats a part of the URL but the names of options: a password with a `/` or `#`
+    # that was not escaped ends up in the port, the path or nowhere.
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError:
+        raise _refused("look at its port and its brackets") from None
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise _refused("another kind of database was given")
+    database = unquote(parts.path.removeprefix("/"))
+    if not database or "/" in database or parts.fragment:
+        raise _refused("it ends with the name of one database")
+    return {
+        "host": parts.hostname,
+        "port": port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": database,
+        **_options(parts),
+    }
+
+
+def _options(parts: SplitResult) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            raise _refused(f"{shorten(name)!r} is none of its options {', '.join(_OPTIONS)}")
+        key, cast = _OPTIONS[name]
+        try:
+            found[key] = cast(value)
+        except ValueError:
+            raise _refused(f"its option {name} is a number") from None
+    return found
+
+
+def _refused(reason: str) -> InvalidInput:
+    return InvalidInput(
+        f"REMOTEGPU_DATABASE_URL cannot be used: {reason}. Expected "
+        "postgres://user:password@host:port/name, special characters of the password "
+        "percent-encoded; without it, SQLite in REMOTEGPU_DATA_DIR is used."
+    )
+
+
+#: What `tortoise makemigrations` reads (see CONTRIBUTING.md): the defaults, whatever is set.
+TORTOISE_ORM: Final = tortoise_config(Settings.model_construct())

@@ -1,6 +1,7 @@
 """Opening, migrating and closing the database of this process."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,11 +9,11 @@ from pathlib import Path
 import asyncpg
 import tortoise.context
 from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.backends.base.executor import EXECUTOR_CACHE
 from tortoise.connection import get_connection
 from tortoise.context import TortoiseContext, set_global_context
 from tortoise.exceptions import BaseORMException, DBConnectionError
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
-from tortoise.transactions import in_transaction
 
 from remotegpu_core.database.configuration import APP, tortoise_config
 from remotegpu_core.errors import InvalidInput, Unavailable
@@ -20,6 +21,14 @@ from remotegpu_core.settings import Settings
 
 #: One migration at a time on PostgreSQL, whichever replica starts first ("rgpu" in ASCII).
 _MIGRATION_LOCK = 0x72677075
+
+_CANNOT_OPEN = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    BaseORMException,
+    sqlite3.Error,
+)
 
 
 class Database:
@@ -47,15 +56,19 @@ class Database:
         """
         if self.is_sqlite:
             prepare_directory(self._settings.data_dir)
+            _make_private(self._settings.sqlite_path)
         context = TortoiseContext()
         set_global_context(context)
         self._context = context
         try:
             await context.init(config=self._config)
             await context.db().execute_query("SELECT 1")
-        except (OSError, asyncpg.PostgresError, BaseORMException, sqlite3.Error) as error:
+        except _CANNOT_OPEN as error:
             await self.close()
             raise self._explain(error) from error
+        except BaseException:
+            await self.close()
+            raise
 
     async def migrate(self) -> list[str]:
         """Bring the schema to today's shape and return the migrations that were applied."""
@@ -81,6 +94,8 @@ class Database:
 
     async def close(self) -> None:
         context, self._context = self._context, None
+        # Tortoise keeps statements by the connection's name, in the dialect of its first database.
+        EXECUTOR_CACHE.clear()
         if context is not None:
             await context.close_connections()
             if tortoise.context._global_context is context:
@@ -92,9 +107,13 @@ class Database:
             # Only one server uses an SQLite file, see `single_server`.
             yield
             return
-        async with in_transaction("default") as transaction:
-            await transaction.execute_query(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            yield
+        # On a connection of its own: the executor runs into errors that would spoil a transaction.
+        async with client.acquire_connection() as connection:
+            await connection.execute(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+            try:
+                yield
+            finally:
+                await connection.execute(f"SELECT pg_advisory_unlock({_MIGRATION_LOCK})")
 
     def _explain(self, error: Exception) -> InvalidInput | Unavailable:
         if self.is_sqlite:
@@ -102,9 +121,10 @@ class Database:
                 f"Could not open the database {self._settings.sqlite_path}: {error}. Check the "
                 "file and its permissions, or choose another REMOTEGPU_DATA_DIR."
             )
-        if isinstance(error, OSError | DBConnectionError) and not isinstance(
-            error, asyncpg.InvalidCatalogNameError
-        ):
+        if isinstance(
+            error, OSError | asyncpg.CannotConnectNowError | asyncpg.TooManyConnectionsError
+        ) and not isinstance(error, DBConnectionError):
+            # Tortoise's own error of this kind means that there is no such database.
             return Unavailable(
                 "Could not reach the database of REMOTEGPU_DATABASE_URL: "
                 f"{type(error).__name__}: {error}. Is PostgreSQL running there?"
@@ -122,9 +142,19 @@ def prepare_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink()
+        # Another process may be probing at the same time.
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise InvalidInput(
             f"Cannot write to the state directory {path}: {error.strerror}. Choose another with "
             "REMOTEGPU_DATA_DIR (make demo: DATA=), or mend its permissions."
         ) from None
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does, which would let everybody read it.
+
+    Its journal and shared memory take its mode. One that is there keeps what it was given.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
