@@ -1,0 +1,111 @@
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import PIPE
+
+import pytest
+from tortoise.connection import get_connection
+from tortoise.migrations.autodetector import MigrationAutodetector
+from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.configuration import APP
+from remotegpu_core.database.connection import Database
+from remotegpu_core.models import Machine, User, Version
+from remotegpu_core.settings import Settings
+from tests.core.hosts import make_machine
+from tests.core.people import make_user
+
+NAMES = ["0001_initial", "0002_constraints"]
+
+MIGRATE = """
+import asyncio, sys
+from remotegpu_core.database.connection import Database
+from remotegpu_core.settings import load_settings
+
+async def main():
+    database = Database(load_settings(database_url=sys.argv[1]))
+    await database.open()
+    try:
+        print(" ".join(await database.migrate()))
+    finally:
+        await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_from_empty_and_then_nothing_is_left(empty_settings: Settings) -> None:
+    database = Database(empty_settings)
+    await database.open()
+    try:
+        assert await database.pending_migrations() == NAMES
+        assert await database.migrate() == NAMES
+        assert await database.pending_migrations() == []
+        assert await database.migrate() == []
+        assert {row.name: row.value for row in await Version.all()} == {
+            "access": 0,
+            "machine_changes": 0,
+        }
+    finally:
+        await database.close()
+
+
+async def test_from_the_version_before_with_rows_in_it(empty_settings: Settings) -> None:
+    database = Database(empty_settings)
+    await database.open()
+    try:
+        executor = MigrationExecutor(get_connection("default"), database._config["apps"])
+        await executor.migrate([MigrationTarget(APP, NAMES[-2])], direction="forward")
+        user, machine = await make_user("alice"), await make_machine("node-1")
+
+        assert await database.migrate() == NAMES[-1:]
+        assert (await User.get(id=user.id)).username == "alice"
+        assert (await Machine.get(id=machine.id)).name == "node-1"
+    finally:
+        await database.close()
+
+
+async def test_models_and_migrations_agree(database: Database) -> None:
+    assert database._context is not None
+    apps = database._context.apps
+    assert apps is not None
+    writers = await MigrationAutodetector(apps, database._config["apps"]).changes()
+    found = [
+        f"{type(operation).__name__} {vars(operation)}"
+        for writer in writers
+        for operation in writer.operations
+    ]
+    assert found == []
+
+
+async def test_two_processes_that_migrate_at_once_apply_each_migration_once(
+    postgres_url: str,
+) -> None:
+    processes = [
+        await create_subprocess_exec(
+            sys.executable, "-c", MIGRATE, postgres_url, stdout=PIPE, stderr=PIPE
+        )
+        for _ in range(2)
+    ]
+    outcomes = [await process.communicate() for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert sorted(out.decode().split() for out, _ in outcomes) == [[], NAMES]
+
+
+@pytest.mark.parametrize("empty_settings", ["postgres"], indirect=True)
+async def test_a_pool_of_one_connection_can_migrate(empty_settings: Settings) -> None:
+    # The lock is held on a connection of its own while migrations run on another.
+    database = Database(
+        empty_settings.model_copy(
+            update={"database_url": f"{empty_settings.database_url}?maxsize=1"}
+        )
+    )
+    await database.open()
+    try:
+        assert await database.migrate() == NAMES
+        await User.create(
+            username="a", username_key="a", password_hash="x", role="USER", created_at=now_ms()
+        )
+    finally:
+        await database.close()

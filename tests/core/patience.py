@@ -1,0 +1,16 @@
+"""Waiting for what happens soon, no longer than it takes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+#: Seconds. Long enough for a loaded machine; nothing that works waits for it.
+PATIENCE = 15.0
+
+
+async def until(happened: Callable[[], object], *, patience: float = PATIENCE) -> None:
+    """Return as soon as `happened` is true; fail when it is not within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s"
+        await asyncio.sleep(0.005)
