@@ -7,7 +7,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from remotegpu_agent.errors import EXIT_FAILED, AgentError, SettingError
+from remotegpu_agent.errors import AgentError, SettingError, fail
 from remotegpu_agent.logs import LEVELS
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings
 from remotegpu_agent.sources.simulated import DEFAULT_COUNT, DEFAULT_MODEL
@@ -217,24 +217,26 @@ def run(
 
     Ends cleanly within 2 seconds of SIGTERM or Ctrl-C.
     """
-    from remotegpu_agent.logs import configure_logs
-    from remotegpu_agent.running import run_agent
+    from remotegpu_agent.daemon import RunSettings, become_daemon
 
     if log_level not in LEVELS:
         raise SettingError(f"Expected a --log-level of {', '.join(LEVELS)}; got {log_level!r}.")
     if log_format not in {"console", "json"}:
         raise SettingError(f"Expected a --log-format of console or json; got {log_format!r}.")
-    configure_logs(log_level, log_format)
-    run_agent(
-        _directory(state_dir),
-        SourceSettings(
-            kind=gpu_source,
-            simulated_gpus=simulated_gpus,
-            simulated_model=simulated_model,
-            seed=simulated_seed,
-            driver_retry=driver_retry,
-        ),
-        proxy=proxy,
+    become_daemon(
+        RunSettings(
+            state_directory=str(_directory(state_dir).path),
+            source=SourceSettings(
+                kind=gpu_source,
+                simulated_gpus=simulated_gpus,
+                simulated_model=simulated_model,
+                seed=simulated_seed,
+                driver_retry=driver_retry,
+            ),
+            proxy=proxy,
+            log_level=log_level,
+            log_format=log_format,
+        )
     )
 
 
@@ -262,15 +264,6 @@ def main() -> NoReturn:
     """Run the program; what a user can cause ends in one line, not in a traceback."""
     try:
         app()
-    except AgentError as error:
-        _fail(error.message, error.exit_code)
-    except ProtocolError as error:
-        _fail(error.message, EXIT_FAILED)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", 130)
+    except (AgentError, ProtocolError) as error:
+        fail(error)
     sys.exit(0)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"remotegpu-agent: {message}", err=True)
-    sys.exit(code)

@@ -11,7 +11,10 @@ AgentError
 └── Refused               the control plane answered, and said no
 """
 
-from typing import ClassVar, Final
+import sys
+from typing import ClassVar, Final, NoReturn
+
+from remotegpu_protocol.errors import ProtocolError
 
 #: Exit codes of the program. `status` uses the first three for what it found.
 EXIT_OK: Final = 0
@@ -61,3 +64,9 @@ class CertificateRefused(Unreachable):
 
 class Refused(AgentError):
     code = "REFUSED"
+
+
+def fail(error: AgentError | ProtocolError) -> NoReturn:
+    """End the program with one line and the error's exit code."""
+    sys.stderr.write(f"remotegpu-agent: {error.message}\n")
+    sys.exit(error.exit_code if isinstance(error, AgentError) else EXIT_FAILED)
