@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from remotegpu_api.gateway.gateway import Gateway
 from remotegpu_api.live.hub import Hub
-from remotegpu_api.live.socket import live_endpoint
+from remotegpu_api.live.socket import serve_viewer
 from remotegpu_api.state import ServerState, state_of
 from remotegpu_api.web.graphql_endpoint import graphql_endpoint
 from remotegpu_api.web.health import healthz
@@ -23,6 +23,10 @@ from remotegpu_graphql.engine import Engine
 
 async def agent_endpoint(websocket: WebSocket) -> None:
     await state_of(websocket).gateway.serve(websocket)
+
+
+async def live_endpoint(websocket: WebSocket) -> None:
+    await serve_viewer(websocket, state_of(websocket).hub)
 
 
 async def root(_request: Request) -> Response:

@@ -1,9 +1,12 @@
 """Any object by its id."""
 
 import asyncio
-from typing import Annotated
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import strawberry
+from strawberry.dataloader import DataLoader
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_graphql.audit.types import AuditEvent
@@ -11,6 +14,7 @@ from remotegpu_graphql.context import Context, Info
 from remotegpu_graphql.enrollments.types import Enrollment
 from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
+from remotegpu_graphql.loaders import Loaders
 from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.tokens.types import ApiToken
@@ -21,37 +25,28 @@ from remotegpu_graphql.workspaces.types import Workspace
 MAX_NODES = 100
 
 
+#: How the rows of each type are found, and what is made of them.
+_KINDS: Mapping[
+    str, tuple[Callable[[Loaders], DataLoader[uuid.UUID, Any]], Callable[[Any], Node]]
+] = {
+    "Machine": (lambda loaders: loaders.machine, Machine.of),
+    "Gpu": (lambda loaders: loaders.gpu, Gpu.of),
+    "User": (lambda loaders: loaders.user, User.of),
+    "ApiToken": (lambda loaders: loaders.api_token, ApiToken.of),
+    "Enrollment": (lambda loaders: loaders.enrollment, Enrollment.of),
+    "Workspace": (lambda loaders: loaders.workspace, Workspace.of),
+    "AuditEvent": (lambda loaders: loaders.audit_event, AuditEvent.of),
+}
+
+
 async def load_node(context: Context, value: str) -> Node | None:
     """The object behind an id, None when there is none or not for this viewer."""
     parts = split_id(value)
-    if parts is None:
+    if parts is None or parts[0] not in _KINDS:
         return None
-    type_name, row_id = parts
-    loaders = context.loaders
-    match type_name:
-        case "Machine":
-            machine = await loaders.machine.load(row_id)
-            return None if machine is None else Machine.of(machine)
-        case "Gpu":
-            gpu = await loaders.gpu.load(row_id)
-            return None if gpu is None else Gpu.of(gpu)
-        case "User":
-            user = await loaders.user.load(row_id)
-            return None if user is None else User.of(user)
-        case "ApiToken":
-            token = await loaders.api_token.load(row_id)
-            return None if token is None else ApiToken.of(token)
-        case "Enrollment":
-            enrollment = await loaders.enrollment.load(row_id)
-            return None if enrollment is None else Enrollment.of(enrollment)
-        case "Workspace":
-            workspace = await loaders.workspace.load(row_id)
-            return None if workspace is None else Workspace.of(workspace)
-        case "AuditEvent":
-            event = await loaders.audit_event.load(row_id)
-            return None if event is None else AuditEvent.of(event)
-        case _:
-            return None
+    loader, convert = _KINDS[parts[0]]
+    row = await loader(context.loaders).load(parts[1])
+    return None if row is None else convert(row)
 
 
 @strawberry.type

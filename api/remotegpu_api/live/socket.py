@@ -26,8 +26,7 @@ from remotegpu_api.live.messages import (
 from remotegpu_api.live.outbox import Outbox, Stuck
 from remotegpu_api.live.plans import Plans
 from remotegpu_api.live.subscription import Subscription
-from remotegpu_api.state import state_of
-from remotegpu_api.web.graphql_endpoint import BadRequest, parse_request
+from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import Unauthenticated
 from remotegpu_core.services.sign_in import authenticate
@@ -42,9 +41,8 @@ MAX_SUBSCRIPTIONS: Final = 20
 PROGRESS_TIMEOUT: Final = 30.0
 
 
-async def live_endpoint(websocket: WebSocket) -> None:
+async def serve_viewer(websocket: WebSocket, hub: Hub) -> None:
     """Serve one websocket at /graphql from its handshake to its end."""
-    hub = state_of(websocket).hub
     settings = hub.plane.settings
     if not comes_from_here(websocket, settings):
         await websocket.close(1008)

@@ -1,6 +1,5 @@
 """The graph over HTTP, as the GraphQL-over-HTTP specification has it."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from remotegpu_api.callers import actor_of, comes_from_here
 from remotegpu_api.encoding import encode_json
+from remotegpu_api.request import BadRequest, GraphQLRequest, parse_request
 from remotegpu_api.state import state_of
 from remotegpu_api.web.pages import page
 from remotegpu_core.errors import Unauthenticated
@@ -20,22 +20,6 @@ MAX_BODY: Final = 256 * 1024
 
 _GRAPHQL_JSON: Final = "application/graphql-response+json"
 _JSON: Final = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class GraphQLRequest:
-    query: str
-    operation_name: str | None
-    variables: dict[str, Any]
-
-
-class BadRequest(Exception):
-    """Not a request that GraphQL could be asked about."""
-
-    def __init__(self, status: int, message: str, code: str = "BAD_REQUEST") -> None:
-        super().__init__(message)
-        self.status = status
-        self.error = GraphQLError(message, extensions={"code": code})
 
 
 async def graphql_endpoint(request: Request) -> Response:
@@ -111,27 +95,6 @@ def _parse(body: bytes, content_type: str) -> GraphQLRequest:
     if not isinstance(payload, dict):
         raise BadRequest(400, "The body is a JSON object with the key query.")
     return parse_request(payload)
-
-
-def parse_request(payload: dict[str, Any]) -> GraphQLRequest:
-    """Take GraphQL's parameters out of a decoded body or subscribe message.
-
-    Raises:
-        BadRequest: one of them has the wrong type.
-    """
-    query = payload.get("query")
-    if not isinstance(query, str) or not query:
-        raise BadRequest(400, "query is a non-empty string.")
-    operation_name = payload.get("operationName")
-    if operation_name is not None and not isinstance(operation_name, str):
-        raise BadRequest(400, "operationName is a string or null.")
-    variables = payload.get("variables")
-    if variables is not None and not isinstance(variables, dict):
-        raise BadRequest(400, "variables is an object or null.")
-    extensions = payload.get("extensions")
-    if extensions is not None and not isinstance(extensions, dict):
-        raise BadRequest(400, "extensions is an object or null.")
-    return GraphQLRequest(query, operation_name or None, variables or {})
 
 
 def _negotiate(accept: str | None) -> str:
