@@ -9,16 +9,19 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/.."
 
 want=${1:?usage: setup_venv.sh run|dev}
-case $want in
-run) locks="api agent build" ;;
-dev) locks="dev" ;;
-*) die "Expected run or dev, got $want." ;;
-esac
+
+locks_of() {
+    case $1 in
+    run) echo api agent build ;;
+    dev) echo dev ;;
+    *) die "Expected run or dev, got $1." ;;
+    esac
+}
 
 stamp() {
     # Scripts in .venv/bin hold its absolute path, so a checkout that was moved needs a new one.
     printf '%s\n' "$1 $(pwd)"
-    for lock in $locks; do cat "requirements/$lock.txt"; done | cksum
+    for lock in $(locks_of "$1"); do cat "requirements/$lock.txt"; done | cksum
     cksum <pyproject.toml
 }
 
@@ -31,7 +34,9 @@ works() {
         .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-if works && up_to_date "$want"; then
+locks=$(locks_of "$want")
+# `dev` holds everything that `run` does.
+if works && { up_to_date "$want" || up_to_date dev; }; then
     exit
 fi
 
