@@ -119,6 +119,10 @@ async function start() {
   const { viewer, machines } = await ask(
     "{ viewer { user { username role } } machines(first: 100) { edges { node { id } } } }",
   ).catch(() => ({}));
+  if (viewer === null) {
+    leave();
+    return;
+  }
   if (viewer?.user) {
     document.getElementById("viewer").textContent = `${viewer.user.username} (${viewer.user.role})`;
   }
@@ -146,10 +150,14 @@ async function start() {
 }
 
 document.getElementById("sign-out").addEventListener("click", async () => {
-  try {
-    await fetch("/sign-out", { method: "POST", credentials: "same-origin" });
-  } catch {
-    notice.textContent = "The server did not answer: you are still signed in.";
+  const response = await fetch("/sign-out", {
+    method: "POST",
+    credentials: "same-origin",
+    headers: { "Content-Type": "application/json" },
+    body: "{}",
+  }).catch(() => null);
+  if (!response?.ok) {
+    notice.textContent = "The server did not sign you out: try again.";
     return;
   }
   sessionStorage.clear();
