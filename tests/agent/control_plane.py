@@ -40,7 +40,8 @@ class Peer:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def of(self, kind: type[Kind]) -> list[Kind]:
-        return [message for message in self.messages if isinstance(message, kind)]
+        messages: list[object] = [*self.messages]
+        return [message for message in messages if isinstance(message, kind)]
 
     async def flush(self) -> None:
         for frame in self.link.take_frames():

@@ -19,7 +19,6 @@ _CARD_ERRORS: Final = frozenset(
         pynvml.NVML_ERROR_IRQ_ISSUE,
         pynvml.NVML_ERROR_GPU_IS_LOST,
         pynvml.NVML_ERROR_RESET_REQUIRED,
-        pynvml.NVML_ERROR_OPERATING_SYSTEM,
         pynvml.NVML_ERROR_GPU_NOT_FOUND,
     }
 )
@@ -33,21 +32,30 @@ DRIVER_ERRORS: Final = frozenset(
     }
 )
 
-#: Some drivers answer a single exotic field with "Unknown Error" for good. From so many fields on,
-#: it is the card.
-_UNKNOWN_FIELDS: Final = 2
+#: The field or the card. Some drivers answer a single exotic field so for good.
+_AMBIGUOUS_ERRORS: Final = frozenset(
+    {pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_OPERATING_SYSTEM}
+)
+
+#: Fields with an ambiguous error from which on it is the card.
+_AMBIGUOUS_FIELDS: Final = 2
+
+
+def code_of(error: Any) -> int:
+    """NVML's return code; pynvml sets it where type checkers do not look."""
+    return int(error.value)
 
 
 def describe(error: pynvml.NVMLError) -> str:
     """NVML's own words. pynvml would decode them, and fail on bytes that are not UTF-8."""
     known: dict[int, str] = pynvml.NVMLError._errcode_to_string  # noqa: SLF001 - its only table
-    text = known.get(error.value)
+    text = known.get(code_of(error))
     if text is None:
         try:
-            text = clean_text(raw(pynvml.nvmlErrorString)(error.value) or b"")
+            text = clean_text(raw(pynvml.nvmlErrorString)(code_of(error)) or b"")
         except pynvml.NVMLError:
             text = ""
-    return f"{text or 'NVML error'} (NVML {error.value})"
+    return f"{text or 'NVML error'} (NVML {code_of(error)})"
 
 
 def raw(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +78,7 @@ class Card:
         self.driver_failed = False
         self.remarks: list[Remark] = []
         self._handle: Any = None
-        self._unknown: list[str] = []
+        self._ambiguous: dict[str, None] = {}
 
     def open(self) -> None:
         """Get the handle and the UUID, without which nothing else makes sense."""
@@ -97,13 +105,14 @@ class Card:
         try:
             return raw(function)(handle, *arguments)
         except pynvml.NVMLError as error:
-            if error.value in _CARD_ERRORS or error.value in DRIVER_ERRORS:
+            if code_of(error) in _CARD_ERRORS or code_of(error) in DRIVER_ERRORS:
                 self._give_up(error)
-            elif error.value == pynvml.NVML_ERROR_UNKNOWN:
-                self._unknown.append(field)
+            elif code_of(error) in _AMBIGUOUS_ERRORS:
+                # An older name of the same field does not make it two.
+                self._ambiguous[field] = None
                 self.remark(field, f"NVML answers {describe(error)} for {field}.")
-                if len(self._unknown) >= _UNKNOWN_FIELDS:
-                    self.sick = f"{describe(error)}, for {' and '.join(self._unknown)}."
+                if len(self._ambiguous) >= _AMBIGUOUS_FIELDS:
+                    self.sick = f"{describe(error)}, for {' and '.join(self._ambiguous)}."
         except (UnicodeDecodeError, ValueError, ctypes.ArgumentError) as error:
             self.remark(field, f"The driver's {field} cannot be read: {error}.")
         return None
@@ -114,5 +123,5 @@ class Card:
         )
 
     def _give_up(self, error: pynvml.NVMLError) -> None:
-        self.driver_failed = error.value in DRIVER_ERRORS
+        self.driver_failed = code_of(error) in DRIVER_ERRORS
         self.sick = describe(error)

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 import pynvml
 
-from remotegpu_agent.sources.nvml_calls import DRIVER_ERRORS, Card, describe, raw
+from remotegpu_agent.sources.nvml_calls import DRIVER_ERRORS, Card, code_of, describe, raw
 from remotegpu_agent.sources.nvml_inventory import read_card
 from remotegpu_agent.sources.nvml_sample import sample_card
 from remotegpu_agent.sources.nvml_wire import (
@@ -83,7 +83,7 @@ class Worker:
         try:
             cards = _open_cards()
         except pynvml.NVMLError as error:
-            if error.value in DRIVER_ERRORS:
+            if code_of(error) in DRIVER_ERRORS:
                 return DriverLost(describe(error))
             return DriverLost(f"The driver cannot count its GPUs: {describe(error)}.")
         samples = [sample_card(card, self._names) for card in cards]
@@ -119,7 +119,7 @@ def _driver_failed(cards: list[Card]) -> bool:
 
 
 def _not_initialised(error: pynvml.NVMLError) -> InventoryReply:
-    if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+    if code_of(error) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
         return InventoryReply(DriverState.FAILED, describe(error))
     try:
         ctypes.CDLL(_LIBRARY)

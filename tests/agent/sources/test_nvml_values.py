@@ -117,6 +117,19 @@ async def test_one_unknown_error_is_one_field_and_two_are_the_card(
     assert "Unknown Error" in (card.health_reason or "")
 
 
+async def test_an_older_name_that_fails_too_does_not_make_one_field_two(
+    driver: StubDriver, nvml: NvmlSource
+) -> None:
+    driver.tell(
+        {
+            "card0.nvmlDeviceGetCurrentClocksEventReasons.error": UNKNOWN,
+            "card0.nvmlDeviceGetCurrentClocksThrottleReasons.error": UNKNOWN,
+        }
+    )
+    await nvml.inventory()
+    assert nulls((await nvml.sample())[0]) == {"throttle_reasons"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "fields"),
     [
