@@ -50,10 +50,9 @@ async def test_a_rate_does_not_drift() -> None:
     recorder = Recorder(takes=0.03)
     async with background(run_at(SampleRate(0.1), recorder.work)):
         await asyncio.sleep(2.05)
-    elapsed = recorder.times[-1] - recorder.times[0]
-    # Drifting by what the work takes would have made 16 of them.
-    assert len(recorder.times) >= 19
-    assert elapsed / (len(recorder.times) - 1) < 0.12
+    late = [(moment - recorder.times[0]) % 0.1 for moment in recorder.times]
+    # With the work's time added to each interval, half of them would be 0.05 s late or more.
+    assert sorted(late)[len(late) // 2] < 0.03
 
 
 async def test_slow_work_gets_fewer_turns_and_never_two_at_once() -> None:
@@ -61,7 +60,7 @@ async def test_slow_work_gets_fewer_turns_and_never_two_at_once() -> None:
     async with background(run_at(SampleRate(0.1), recorder.work)):
         await asyncio.sleep(1.3)
     assert recorder.most == 1
-    assert 3 <= len(recorder.times) <= 5
+    assert 2 <= len(recorder.times) <= 5
 
 
 async def test_no_burst_follows_a_pause() -> None:
@@ -86,7 +85,7 @@ async def test_a_watch_begins_at_once_and_ends_with_its_lease() -> None:
         rate.watch(interval=0.1, lease=0.5, now=time.monotonic())
         await asyncio.sleep(1.5)
         during = len(recorder.times)
-    assert 4 <= during <= 8
+    assert 2 <= during <= 8
 
 
 def test_a_watch_never_slows_sampling_down_nor_passes_ten_a_second() -> None:
