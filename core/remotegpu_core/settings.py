@@ -38,11 +38,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".remotegpu"), description="Where the SQLite file and other state is kept."
     )
+    # Both may hold a password, so neither is shown with the settings.
     database_url: str | None = Field(
-        None, description="postgres://user:password@host:port/name; SQLite in data_dir without."
+        None,
+        repr=False,
+        description="postgres://user:password@host:port/name; SQLite in data_dir without.",
     )
     redis_url: str | None = Field(
-        None, description="redis://host:port/0 of Redis or Valkey; in-process without."
+        None, repr=False, description="redis://host:port/0 of Redis or Valkey; in-process without."
     )
     admin_password: SecretStr | None = Field(
         None, description="Password of the first user, `admin`; made up and shown once without."
@@ -67,6 +70,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("public_url", "agent_urls")
+    @classmethod
+    def _addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for url in [value] if isinstance(value, str) else value or []:
+            normalise_origin(url)
         return value
 
     @classmethod
@@ -122,7 +132,12 @@ def load_settings(**overrides: object) -> Settings:
         )
         raise InvalidInput(f"The settings do not hold: {problems}.") from None
     except InvalidValue as error:
-        raise InvalidInput(f"The settings do not hold: {error.message}") from None
+        # The addresses that are given were checked, so it is the one made of the host.
+        raise InvalidInput(f"The settings do not hold: REMOTEGPU_HOST: {error.message}") from None
+    except OSError as error:
+        raise InvalidInput(
+            f"{CONFIG_VARIABLE} ({path}) cannot be read: {error.strerror}."
+        ) from None
     except ValueError as error:
         # TOML that cannot be read.
         raise InvalidInput(f"{CONFIG_VARIABLE} ({path}) is not valid TOML: {error}.") from None
