@@ -59,9 +59,9 @@ async def fetch_page(query: QuerySet[Row], order: Order, request: PageRequest) -
     after, before = request.after, request.before
     narrowed = query
     if after is not None:
-        narrowed = narrowed.filter(_beyond(order, after, "after", forwards=True))
+        narrowed = narrowed.filter(_beyond(query, order, after, "after", forwards=True))
     if before is not None:
-        narrowed = narrowed.filter(_beyond(order, before, "before", forwards=False))
+        narrowed = narrowed.filter(_beyond(query, order, before, "before", forwards=False))
     signs = ("-", "") if order.descending != backwards else ("", "-")
     sign = signs[0]
     by = [f"{sign}{order.field}"] + ([f"{sign}id"] if order.field != "id" else [])
@@ -94,8 +94,8 @@ def _size(request: PageRequest) -> tuple[int, bool]:
     return DEFAULT_PAGE if request.first is None else request.first, False
 
 
-def _beyond(order: Order, cursor: str, argument: str, *, forwards: bool) -> Q:
-    value, row_id = _read(order, cursor, argument)
+def _beyond(query: QuerySet[Row], order: Order, cursor: str, argument: str, *, forwards: bool) -> Q:
+    value, row_id = _read(query, order, cursor, argument)
     way = "gt" if forwards != order.descending else "lt"
     if order.field == "id":
         return Q(**cast("Any", {f"id__{way}": row_id}))
@@ -109,14 +109,14 @@ def _cursor(order: Order, row: Model) -> str:
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _read(order: Order, cursor: str, argument: str) -> tuple[Any, uuid.UUID]:
+def _read(query: QuerySet[Row], order: Order, cursor: str, argument: str) -> tuple[Any, uuid.UUID]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
         field, value, row_id = msgspec.msgpack.decode(
             packed, type=tuple[str, str | int | None, bytes]
         )
-        if field != order.field:
+        if field != order.field or not _fits(query, order, value):
             raise ValueError(field)
         return value, uuid.UUID(bytes=row_id)
     except (msgspec.MsgspecError, binascii.Error, ValueError):
@@ -124,3 +124,13 @@ def _read(order: Order, cursor: str, argument: str) -> tuple[Any, uuid.UUID]:
             f"{argument} takes a cursor that this list gave, got {shorten(cursor)!r}.",
             field=argument,
         ) from None
+
+
+def _fits(query: QuerySet[Row], order: Order, value: str | int | None) -> bool:
+    """Whether a row's field could have this value: databases refuse others in ways of their own."""
+    if order.field == "id":
+        return value is None
+    kind = query.model._meta.fields_map[order.field].field_type  # noqa: SLF001 - Tortoise's one way to ask
+    if isinstance(value, str):
+        return kind is str and "\x00" not in value
+    return kind is int and value is not None and -(2**63) <= value < 2**63
