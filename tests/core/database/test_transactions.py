@@ -19,12 +19,17 @@ async def names() -> set[str]:
     return {user.username for user in await User.all()}
 
 
+async def change_ones_mind(*names: str) -> None:
+    """A transaction that makes users and then fails."""
+    async with transaction():
+        for name in names:
+            await make_user(name)
+        raise Changed
+
+
 async def test_all_of_it_or_nothing() -> None:
     with pytest.raises(Changed):
-        async with transaction():
-            await make_user("alice")
-            await make_user("bob")
-            raise Changed
+        await change_ones_mind("alice", "bob")
     assert await names() == set()
 
 
@@ -32,9 +37,7 @@ async def test_what_is_inside_rolls_back_alone() -> None:
     async with transaction():
         await make_user("alice")
         with pytest.raises(Changed):
-            async with transaction():
-                await make_user("bob")
-                raise Changed
+            await change_ones_mind("bob")
         with pytest.raises(IntegrityError):
             async with transaction():
                 await make_user("ALICE")
@@ -44,11 +47,15 @@ async def test_what_is_inside_rolls_back_alone() -> None:
 
 
 async def test_an_outer_rollback_takes_the_inner_one_along() -> None:
-    with pytest.raises(Changed):
+    async def outer() -> None:
         async with transaction():
             async with transaction():
                 await make_user("alice")
+            assert await names() == {"alice"}
             raise Changed
+
+    with pytest.raises(Changed):
+        await outer()
     assert await names() == set()
 
 
