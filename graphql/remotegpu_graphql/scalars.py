@@ -1,13 +1,13 @@
 """Scalars of the graph."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 import strawberry
 from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
-from remotegpu_protocol.values import MAX_SAFE_INTEGER
+from remotegpu_protocol.values import MAX_SAFE_INTEGER, MAX_TIMESTAMP
 
 #: Milliseconds since the Unix epoch, as every stored time.
 DateTime = NewType("DateTime", int)
@@ -15,6 +15,8 @@ DateTime = NewType("DateTime", int)
 ByteCount = NewType("ByteCount", int)
 #: Of things, beyond what an Int holds.
 Count = NewType("Count", int)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def format_time(value: int) -> str:
@@ -32,8 +34,14 @@ def parse_time(value: object) -> DateTime:
             pass
         else:
             if moment.tzinfo is not None:
-                return DateTime(max(0, int(moment.timestamp() * 1000)))
+                # Whole numbers all the way: a float is a millisecond off for some moments.
+                return DateTime(_clamp((moment - _EPOCH) // timedelta(milliseconds=1)))
     raise GraphQLError("A DateTime is ISO 8601 with a time zone, such as 2026-01-31T12:34:56.789Z.")
+
+
+def _clamp(value: int) -> int:
+    """Moments before 1970 are as good as its beginning to us, and those after 9999 as its end."""
+    return min(max(0, value), MAX_TIMESTAMP)
 
 
 def _serialise_integer(value: int) -> int:
