@@ -21,10 +21,12 @@ def split_id(value: str) -> tuple[str, uuid.UUID] | None:
     try:
         padded = value + "=" * (-len(value) % 4)
         packed = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-        type_name, _, row_id = packed.partition(":")
-        return type_name, uuid.UUID(hex=row_id)
+        type_name, _, packed_id = packed.partition(":")
+        row_id = uuid.UUID(hex=packed_id)
     except (binascii.Error, ValueError):
         return None
+    # An object has one id, not one for every way to write a UUID or to pad base64.
+    return (type_name, row_id) if encode_id(type_name, row_id) == value else None
 
 
 def decode_id(value: str, type_name: str, *, field: str) -> uuid.UUID:
