@@ -59,7 +59,7 @@ class MachineSpecs:
         return cls(
             hostname=host["hostname"],
             cpu_model=host.get("cpu_model"),
-            cpu_count=host.get("cpu_count"),
+            cpu_count=_int(host.get("cpu_count")),
             architecture=host.get("architecture"),
             memory_total=host.get("memory_total"),
             disk_total=host.get("disk_total"),
@@ -80,6 +80,11 @@ class MachineSpecs:
             driver_version=host.get("driver_version"),
             cuda_version=host.get("cuda_version"),
         )
+
+
+def _int(value: int | None) -> int | None:
+    """A number that an Int of GraphQL holds; the protocol lets a host claim more cores than that."""
+    return value if value is not None and value < 2**31 else None
 
 
 @strawberry.type(description="A slice of a GPU that MIG made.")
