@@ -5,6 +5,7 @@ graphql-core's own functions, since HTTP, websocket and shared execution prepare
 and run it in different ways.
 """
 
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from remotegpu_graphql.errors import top_level
 from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
+from remotegpu_graphql.texts import StorableTextRule, check_variables
 
 log = structlog.get_logger()
 
@@ -49,7 +51,16 @@ _CACHED = 500
 _CACHED_LENGTH = 16 * 1024
 _MAX_ERRORS = 20
 
-_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+_RULES = (
+    *specified_rules,
+    MaybeNullValidationRule,
+    OneOfInputValidationRule,
+    StorableTextRule,
+)
+
+# What graphql-core quotes of variables that do not fit. Passwords come in variables, and errors go
+# into other people's logs.
+_QUOTED = re.compile(r"(cannot represent[\w\s-]* value): .*|, found: .*", re.DOTALL)
 
 
 class RequestRefused(Exception):
@@ -130,11 +141,14 @@ class Engine:
         return Operation(source, document, node)
 
     def price(self, operation: Operation, variables: Mapping[str, Any]) -> int:
-        """What the operation costs.
+        """What the operation costs with these variables.
 
         Raises:
-            RequestRefused: more than one operation may.
+            RequestRefused: more than one operation may, or a variable holds text that is none.
         """
+        unfit = check_variables(variables)
+        if unfit is not None:
+            raise RequestRefused([unfit])
         cost = cost_of(self.schema, operation.document, operation.node, variables)
         if cost > MAX_COST:
             error = LimitError(
@@ -150,7 +164,8 @@ class Engine:
         known = self._shapes.get(key)
         if known is None:
             known = shape_of(self.schema, operation.document, operation.node)
-            self._shapes[key] = known
+            if len(operation.source) <= _CACHED_LENGTH:
+                self._shapes[key] = known
             if len(self._shapes) > _CACHED:
                 self._shapes.popitem(last=False)
         return known
@@ -244,8 +259,10 @@ class Engine:
         try:
             document = parse(source, max_tokens=MAX_TOKENS)
         except GraphQLError as error:
-            limit = "limit" in error.message and "token" in error.message
-            code = "LIMIT_EXCEEDED" if limit else "GRAPHQL_PARSE_FAILED"
+            # The parser says so of too many tokens and of too deep nesting; what it quotes of the
+            # document never ends a message without a quotation mark.
+            aborted = error.message.endswith("Parsing aborted.")
+            code = "LIMIT_EXCEEDED" if aborted else "GRAPHQL_PARSE_FAILED"
             raise RequestRefused([_coded(error, code)]) from None
         errors = self._validate(document)
         if len(source) <= _CACHED_LENGTH:
@@ -277,10 +294,15 @@ def respond(result: ExecutionResult) -> Response:
 
 def _told(error: GraphQLError) -> GraphQLError:
     """The error as the client may see it: ours with their codes, surprises masked and logged."""
-    original = error.original_error
+    original: BaseException | None = error.original_error
     while isinstance(original, GraphQLError):
         if original.extensions and "code" in original.extensions:
             return _coded(error, str(original.extensions["code"]), original.extensions)
+        is_innermost = original.original_error is None
+        if is_innermost and error.path is not None and original.nodes is None:
+            # It came up in a field and is about no part of the document: a value of ours does
+            # not fit its type.
+            break
         original = original.original_error
     if isinstance(original, RemoteGPUError):
         told = top_level(original)
@@ -288,7 +310,7 @@ def _told(error: GraphQLError) -> GraphQLError:
     if error.extensions and "code" in error.extensions:
         return error
     if original is None:
-        return _coded(error, "INVALID_INPUT")
+        return _coded(error, "INVALID_INPUT", message=_QUOTED.sub(r"\1.", error.message))
     incident = secrets.token_hex(6)
     log.error(
         "graphql.internal_error",
@@ -305,10 +327,14 @@ def _told(error: GraphQLError) -> GraphQLError:
 
 
 def _coded(
-    error: GraphQLError, code: str, extensions: Mapping[str, Any] | None = None
+    error: GraphQLError,
+    code: str,
+    extensions: Mapping[str, Any] | None = None,
+    *,
+    message: str | None = None,
 ) -> GraphQLError:
     return GraphQLError(
-        error.message,
+        message or error.message,
         nodes=error.nodes,
         source=error.source,
         positions=error.positions,
