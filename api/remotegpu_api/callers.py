@@ -22,7 +22,8 @@ def source_address(connection: HTTPConnection, settings: Settings) -> str | None
     if peer is None or peer not in settings.trusted_proxies:
         return peer
     # From the right: what our proxies added; the first address that is none of theirs called.
-    forwarded = connection.headers.get("x-forwarded-for", "")
+    # Some proxies add a line of their own below what the caller sent.
+    forwarded = ",".join(connection.headers.getlist("x-forwarded-for"))
     for part in reversed([piece.strip() for piece in forwarded.split(",")]):
         try:
             address = str(ipaddress.ip_address(part))

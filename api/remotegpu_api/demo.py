@@ -59,9 +59,11 @@ class Enrolled(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DemoHost:
-    """A machine of the demo; `options` are those of `remotegpu-agent run`."""
+    """A machine of the demo. `source` tells the agent's `enroll` and `run` where its GPUs come
+    from, and so which hardware it is; `options` are for `run` alone."""
 
     name: str
+    source: tuple[str, ...]
     options: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
 
@@ -127,20 +129,14 @@ async def _start(agents: "Agents", options: DemoOptions, console: Console) -> No
 
 def _this_host() -> DemoHost:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:63]
-    return DemoHost(name or "this-host", ("--gpu-source", "auto"), (("demo", "real"),))
+    return DemoHost(name or "this-host", ("--gpu-source", "auto"), (), (("demo", "real"),))
 
 
 def _simulated(number: int, gpus: int) -> DemoHost:
     return DemoHost(
         f"sim-{number:02d}",
-        (
-            "--gpu-source",
-            "simulated",
-            "--simulated-gpus",
-            str(gpus),
-            "--simulated-seed",
-            str(number),
-        ),
+        ("--gpu-source", "simulated", "--simulated-seed", str(number)),
+        ("--simulated-gpus", str(gpus)),
         (("demo", "simulated"), ("rack", f"r{(number - 1) // 4 + 1}")),
     )
 
@@ -180,7 +176,7 @@ class Agents:
         directory = self._plane.settings.data_dir.resolve() / "agents" / host.name
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._enroll(host, directory)
-        command = _agent("run", "--state-dir", str(directory), *host.options)
+        command = _agent("run", "--state-dir", str(directory), *host.source, *host.options)
         with (directory.parent / f"{host.name}.log").open("ab") as output:
             self._processes[host.name] = await asyncio.create_subprocess_exec(
                 *_bound_to_us(),
@@ -224,6 +220,7 @@ class Agents:
             labels=() if machine else host.labels,
         )
         arguments = ["enroll", "--server", origin, "--token", "-", "--state-dir", str(directory)]
+        arguments += host.source
         if enrolled_before:
             arguments.append("--replace")
         process = await asyncio.create_subprocess_exec(

@@ -45,7 +45,7 @@ async def create_session(request: Request) -> Response:
             source_address=source_address(request, settings),
         )
     except RemoteGPUError as error:
-        status = 429 if isinstance(error, LockedOut) else 400
+        status = {LockedOut.code: 429, Forbidden.code: 403}.get(error.code, 400)
         return JSONResponse({"error": {"code": error.code, "message": error.message}}, status)
     response: Response = (
         Response(status_code=204) if _is_json(request) else RedirectResponse("/graphql", 303)
