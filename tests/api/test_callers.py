@@ -1,0 +1,165 @@
+"""Who sent a request, and from where."""
+
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from remotegpu_api.callers import COOKIE
+from tests.api.documents import AUDIT, SIGN_IN, VIEWER
+from tests.api.plane import ADMIN, Backend, Server, serving
+from tests.api.viewer import Viewer, dialled, viewing
+
+BAD_TOKENS = ["nonsense", "rgs_", "rgs_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "rge_x" * 50]
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+async def test_a_bad_bearer_token_is_401(server: Server, token: str) -> None:
+    response = await server.post("{ __typename }", token=token)
+    assert response.status_code == 401
+    body = response.json()
+    assert "data" not in body
+    assert body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+    assert token not in response.text
+
+
+async def test_a_bearer_token_beats_the_cookie(server: Server) -> None:
+    admin = await server.sign_in()
+    _, ada = await server.make_user(admin, "ada")
+    both = {"Cookie": f"{COOKIE}={admin}", "Authorization": f"Bearer {ada}"}
+    body = (await server.post(VIEWER, headers=both)).json()
+    assert body["data"]["viewer"]["user"]["username"] == "ada"
+    # A bad one is refused rather than passed over for a good cookie.
+    refused = await server.post(
+        VIEWER, headers={"Cookie": f"{COOKIE}={admin}", "Authorization": "Bearer rgs_nonsense"}
+    )
+    assert refused.status_code == 401
+
+
+async def test_a_cookie_signs_in_and_a_stale_one_is_no_error(server: Server) -> None:
+    admin = await server.sign_in()
+    body = (await server.post(VIEWER, headers={"Cookie": f"{COOKIE}={admin}"})).json()
+    assert body["data"]["viewer"]["user"]["username"] == ADMIN
+    stale = await server.post("{ __typename }", headers={"Cookie": f"{COOKIE}=rgs_stale"})
+    assert stale.status_code == 200
+
+
+async def test_another_scheme_of_authorization_is_nobody(server: Server) -> None:
+    body = (await server.post(VIEWER, headers={"Authorization": "Basic YTpi"})).json()
+    assert body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+FOREIGN = [
+    "https://evil.example",
+    "http://127.0.0.1:1",
+    "null",
+    "http://127.0.0.1.evil.example",
+    "https://127.0.0.1",
+    "file://",
+]
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+async def test_pages_of_other_origins_are_refused(server: Server, origin: str) -> None:
+    admin = await server.sign_in()
+    cookie = {"Cookie": f"{COOKIE}={admin}", "Origin": origin}
+    response = await server.post(VIEWER, headers=cookie)
+    assert response.status_code == 403
+    assert "data" not in response.json()
+    for path in ("/sign-in", "/sign-out"):
+        refused = await server.http.post(
+            path, json={"username": ADMIN, "password": "x"}, headers=cookie
+        )
+        assert refused.status_code == 403
+    with pytest.raises(InvalidStatus) as caught:
+        async with dialled(server, origin=origin, headers={"Cookie": f"{COOKIE}={admin}"}):
+            pass
+    assert caught.value.response.status_code == 403
+    # Nothing of it ended the session.
+    assert (await server.post(VIEWER, token=admin)).status_code == 200
+
+
+async def test_our_own_pages_may(server: Server) -> None:
+    admin = await server.sign_in()
+    for origin in (server.origin, f"{server.origin}/", server.origin.upper()):
+        headers = {"Cookie": f"{COOKIE}={admin}", "Origin": origin}
+        assert (await server.post(VIEWER, headers=headers)).status_code == 200
+        async with dialled(server, origin=origin, headers={"Cookie": headers["Cookie"]}) as socket:
+            viewer = Viewer(socket)
+            await viewer.init()
+            operation = await viewer.subscribe(VIEWER)
+            assert (await operation.data())["viewer"]["user"]["username"] == ADMIN
+            await viewer.stop()
+
+
+async def test_the_page_may_be_reached_by_another_name(server: Server) -> None:
+    # `localhost` instead of the public address: the browser's cookie belongs to that very host.
+    host = f"localhost:{server.port}"
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert (await server.post("{ __typename }", headers=headers)).status_code == 200
+    other = {"Host": host, "Origin": f"http://localhost:{server.port + 1}"}
+    assert (await server.post("{ __typename }", headers=other)).status_code == 403
+
+
+async def _audited_address(server: Server, **headers: str) -> str:
+    response = await server.http.post(
+        "/graphql",
+        json={"query": SIGN_IN, "variables": {"username": "nobody", "password": "x"}},
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+    assert response.json()["data"]["signIn"]["userErrors"][0]["code"] == "INVALID_CREDENTIALS"
+    return await _newest_denied(server)
+
+
+async def _newest_denied(server: Server) -> str:
+    admin = await server.sign_in()
+    events = await server.ask(
+        AUDIT, {"filter": {"action": "signIn", "outcome": "DENIED"}}, token=admin
+    )
+    address: str = events["auditEvents"]["edges"][0]["node"]["sourceAddress"]
+    return address
+
+
+async def test_forwarded_addresses_are_not_believed_from_anybody(server: Server) -> None:
+    assert await _audited_address(server, X_Forwarded_For="203.0.113.7") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "believed"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        # What the caller made up stands on the left, what proxies saw on the right.
+        ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
+        ("198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("unknown, 10.0.0.2", "127.0.0.1"),
+        ("203.0.113.7:4711", "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ],
+)
+async def test_forwarded_addresses_are_believed_from_trusted_proxies(
+    embedded: Backend, tmp_path: Path, forwarded: str, believed: str
+) -> None:
+    async with serving(
+        embedded, tmp_path / "state", trusted_proxies=["127.0.0.1", "10.0.0.2"]
+    ) as server:
+        assert await _audited_address(server, X_Forwarded_For=forwarded) == believed
+
+
+async def test_a_proxy_may_add_a_header_line_of_its_own(embedded: Backend, tmp_path: Path) -> None:
+    async with serving(embedded, tmp_path / "state", trusted_proxies=["127.0.0.1"]) as server:
+        await server.http.post(
+            "/graphql",
+            json={"query": SIGN_IN, "variables": {"username": "nobody", "password": "x"}},
+            headers=[("X-Forwarded-For", "198.51.100.66"), ("X-Forwarded-For", "203.0.113.7")],
+        )
+        assert await _newest_denied(server) == "203.0.113.7"
+
+
+async def test_a_socket_has_an_address_too(embedded: Backend, tmp_path: Path) -> None:
+    async with serving(embedded, tmp_path / "state", trusted_proxies=["127.0.0.1"]) as server:
+        async with viewing(server, headers={"X-Forwarded-For": "203.0.113.9"}) as viewer:
+            operation = await viewer.subscribe(SIGN_IN, {"username": "nobody", "password": "x"})
+            answer = await operation.data()
+        assert answer["signIn"]["userErrors"][0]["code"] == "INVALID_CREDENTIALS"
+        assert await _newest_denied(server) == "203.0.113.9"

@@ -1,0 +1,182 @@
+"""The graph's endpoint, as the GraphQL-over-HTTP specification has it."""
+
+import json
+
+import pytest
+
+from remotegpu_api.web.graphql_endpoint import MAX_BODY
+from tests.api.documents import LIVE, VIEWER
+from tests.api.plane import Server
+
+JSON = "application/json"
+GRAPHQL = "application/graphql-response+json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "answered"),
+    [
+        (None, JSON),
+        ("*/*", JSON),
+        (JSON, JSON),
+        (GRAPHQL, GRAPHQL),
+        (f"{GRAPHQL}; charset=utf-8, {JSON}; q=0.9", GRAPHQL),
+    ],
+)
+async def test_a_query_is_answered_in_the_media_type_asked_for(
+    server: Server, accept: str | None, answered: str
+) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    response = await server.post("{ __typename }", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == f"{answered}; charset=utf-8"
+    assert response.headers["cache-control"] == "no-store"
+    assert "server" not in response.headers
+    assert response.json()["data"] == {"__typename": "Query"}
+
+
+async def test_what_cannot_run_has_the_status_of_its_media_type(server: Server) -> None:
+    for query, code in (
+        ("{ viewer {", "GRAPHQL_PARSE_FAILED"),
+        ("{ noSuchField }", "GRAPHQL_VALIDATION_FAILED"),
+    ):
+        plain = await server.post(query, headers={"Accept": JSON})
+        typed = await server.post(query, headers={"Accept": GRAPHQL})
+        assert (plain.status_code, typed.status_code) == (200, 400)
+        for response in (plain, typed):
+            body = response.json()
+            assert "data" not in body
+            assert body["errors"][0]["extensions"]["code"] == code
+
+
+async def test_variables_that_do_not_fit_are_a_refusal(server: Server) -> None:
+    admin = await server.sign_in()
+    response = await server.http.post(
+        "/graphql",
+        json={"query": "query($n: Int) { machines(first: $n) { totalCount } }",
+              "variables": {"n": "three"}},
+        headers={"Accept": GRAPHQL, "Authorization": f"Bearer {admin}"},
+    )  # fmt: skip
+    assert response.status_code == 400
+    body = response.json()
+    assert "data" not in body
+    assert body["errors"][0]["extensions"]["code"] == "INVALID_INPUT"
+
+
+async def test_a_field_that_fails_is_a_result(server: Server) -> None:
+    response = await server.post(VIEWER, headers={"Accept": GRAPHQL})
+    assert response.status_code == 200
+    body = response.json()
+    assert body["data"] == {"viewer": None}
+    assert body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_a_body_may_have_256_kib_and_no_byte_more(server: Server) -> None:
+    bare = json.dumps({"query": "{ __typename }"}).encode()
+    fits = bare + b" " * (MAX_BODY - len(bare))
+    sent = {"Content-Type": JSON}
+    assert (await server.http.post("/graphql", content=fits, headers=sent)).status_code == 200
+    response = await server.http.post("/graphql", content=fits + b" ", headers=sent)
+    assert response.status_code == 413
+    assert response.json()["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+
+    async def chunks() -> object:
+        yield fits
+        yield b" "
+
+    streamed = await server.http.post("/graphql", content=chunks(), headers=sent)  # type: ignore[arg-type]  # an asynchronous generator of bytes
+    assert streamed.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"", "JSON"),
+        (b"{", "JSON"),
+        (b"\xff\xfe{}", "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'[{"query": "{ __typename }"}]', "Batches"),
+        (b"[]", "Batches"),
+        (b"5", "object"),
+        (b"null", "object"),
+        (b"{}", "query"),
+        (b'{"query": 5}', "query"),
+        (b'{"query": ["{ __typename }"]}', "query"),
+        (b'{"query": ""}', "query"),
+        (b'{"query": "{ __typename }", "variables": [1]}', "variables"),
+        (b'{"query": "{ __typename }", "variables": "{}"}', "variables"),
+        (b'{"query": "{ __typename }", "operationName": 1}', "operationName"),
+        (b'{"query": "{ __typename }", "extensions": []}', "extensions"),
+    ],
+)
+async def test_a_body_of_another_shape_is_explained(server: Server, body: bytes, hint: str) -> None:
+    response = await server.http.post("/graphql", content=body, headers={"Content-Type": JSON})
+    assert response.status_code == 400
+    error = response.json()["errors"][0]
+    assert hint in error["message"]
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert "data" not in response.json()
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+     "application/graphql", "text/plain; application/json"],
+)  # fmt: skip
+async def test_only_json_is_taken(server: Server, content_type: str) -> None:
+    # What a form of another site could send without a preflight is not even parsed.
+    response = await server.http.post(
+        "/graphql", content=b'{"query": "{ __typename }"}', headers={"Content-Type": content_type}
+    )
+    assert response.status_code == 415
+    assert "application/json" in response.json()["errors"][0]["message"]
+
+
+async def test_a_charset_may_follow(server: Server) -> None:
+    response = await server.http.post(
+        "/graphql",
+        content=b'{"query": "{ __typename }"}',
+        headers={"Content-Type": "Application/JSON ; charset=utf-8"},
+    )
+    assert response.status_code == 200
+
+
+async def test_documents_are_not_run_by_get(server: Server) -> None:
+    response = await server.http.get("/graphql", params={"query": "{ __typename }"})
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert "POST" in response.json()["errors"][0]["message"]
+    for method in ("PUT", "DELETE", "PATCH"):
+        assert (await server.http.request(method, "/graphql")).status_code == 405
+
+
+async def test_subscriptions_are_told_to_use_a_websocket(server: Server) -> None:
+    admin = await server.sign_in()
+    for accept in (JSON, GRAPHQL):
+        response = await server.post(
+            LIVE, token=admin, operation="FleetPulse", headers={"Accept": accept}
+        )
+        assert response.status_code == 400
+        assert "graphql-transport-ws" in response.json()["errors"][0]["message"]
+
+
+async def test_one_of_several_operations_is_named(server: Server) -> None:
+    document = "query A { a: __typename } query B { b: __typename }"
+    assert (await server.ask(document, operation="B")) == {"b": "Query"}
+    unnamed = (await server.post(document)).json()
+    assert "operationName" in unnamed["errors"][0]["message"]
+    unknown = (await server.post(document, operation="C")).json()
+    assert "'C'" in unknown["errors"][0]["message"]
+
+
+async def test_the_cost_is_reported(server: Server) -> None:
+    admin = await server.sign_in()
+    response = await server.post(
+        "{ machines(first: 10) { edges { node { gpus { uuid } } } } }", token=admin
+    )
+    assert response.json()["extensions"]["cost"] == 10 + 10 * 8
+
+
+async def test_health(server: Server) -> None:
+    response = await server.http.get("/healthz")
+    assert response.status_code == 200
+    assert response.json() == {"database": "ok", "bus": "ok"}

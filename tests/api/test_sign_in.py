@@ -1,0 +1,252 @@
+"""Signing in and out, over the graph and with a browser; contract documents 01 to 04."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remotegpu_api.callers import COOKIE
+from tests.api.documents import (
+    CREATE_USER,
+    ENROLL,
+    SIGN_IN,
+    USERS_AND_TOKENS,
+    VIEWER,
+    only,
+    operations,
+)
+from tests.api.host import Host, enrolled
+from tests.api.plane import ADMIN, ADMIN_PASSWORD, Backend, Server, serving
+from tests.api.viewer import viewing
+
+CREDENTIALS = {"username": ADMIN, "password": ADMIN_PASSWORD}
+
+
+async def test_the_documents_run_word_for_word(any_server: Server) -> None:
+    server = any_server
+    signed_in = (await server.ask(SIGN_IN, CREDENTIALS))["signIn"]
+    assert signed_in["userErrors"] == []
+    assert signed_in["viewer"]["user"]["username"] == ADMIN
+    assert signed_in["viewer"]["user"]["role"] == "ADMIN"
+    assert signed_in["expiresAt"].endswith("Z")
+    admin = signed_in["token"]
+
+    viewer = (await server.ask(VIEWER, token=admin))["viewer"]
+    assert viewer == signed_in["viewer"]
+
+    new_user = {"username": "ada", "password": "mallory-Passw0rd-1", "role": "USER"}
+    created = await server.ask(
+        CREATE_USER, {"input": new_user}, token=admin, operation="CreateUser"
+    )
+    assert created["createUser"]["userErrors"] == []
+    ada_id = created["createUser"]["user"]["id"]
+    assert created["createUser"]["user"] == {"id": ada_id, "username": "ada", "role": "USER"}
+    ada = await server.sign_in("ada", "mallory-Passw0rd-1")
+
+    made = await server.ask(
+        USERS_AND_TOKENS,
+        {"input": {"name": "grafana", "scopes": ["READ"]}},
+        token=ada,
+        operation="CreateApiToken",
+    )
+    api_token = made["createApiToken"]["apiToken"]
+    assert made["createApiToken"]["userErrors"] == []
+    assert api_token["scopes"] == ["READ"]
+    assert (api_token["expiresAt"], api_token["lastUsedAt"]) == (None, None)
+    secret = made["createApiToken"]["token"]
+    assert (await server.ask(VIEWER, token=secret))["viewer"]["user"]["id"] == ada_id
+
+    host = await enrolled(server, admin, "gpu-01")
+    granted = await server.ask(
+        USERS_AND_TOKENS,
+        {"machineId": host.id, "userId": ada_id},
+        token=admin,
+        operation="GrantMachine",
+    )
+    assert granted["grantMachine"] == {
+        "machine": {"id": host.id, "name": "gpu-01"},
+        "userErrors": [],
+    }
+    taken = await server.ask(
+        USERS_AND_TOKENS,
+        {"machineId": host.id, "userId": ada_id},
+        token=admin,
+        operation="RevokeMachineGrant",
+    )
+    assert taken["revokeMachineGrant"]["userErrors"] == []
+
+    revoked = await server.ask(
+        USERS_AND_TOKENS, {"id": api_token["id"]}, token=ada, operation="RevokeApiToken"
+    )
+    assert revoked["revokeApiToken"]["apiToken"]["revokedAt"] is not None
+    assert (await server.post(VIEWER, token=secret)).status_code == 401
+
+    enrollment = await server.ask(
+        ENROLL,
+        {"input": {"machineName": "gpu-02", "labels": [{"key": "rack", "value": "a1"}]}},
+        token=admin,
+    )
+    payload = enrollment["createEnrollment"]
+    assert payload["userErrors"] == []
+    assert payload["enrollment"]["machineName"] == "gpu-02"
+    assert payload["token"] in payload["command"]
+    assert server.origin in payload["command"]
+
+
+async def test_each_operation_runs_alone_too(server: Server) -> None:
+    assert operations(USERS_AND_TOKENS) == [
+        "CreateUser",
+        "CreateApiToken",
+        "RevokeApiToken",
+        "GrantMachine",
+        "RevokeMachineGrant",
+    ]
+    admin = await server.sign_in()
+    alone = only(USERS_AND_TOKENS, "CreateUser")
+    answer = await server.ask(
+        alone,
+        {"input": {"username": "mallory", "password": "mallory-Passw0rd-1", "role": "USER"}},
+        token=admin,
+    )
+    assert answer["createUser"]["user"]["username"] == "mallory"
+
+
+async def test_json_sets_a_cookie_out_of_reach(server: Server) -> None:
+    response = await server.http.post("/sign-in", json=CREDENTIALS)
+    assert response.status_code == 204
+    cookie = response.headers["set-cookie"]
+    name, attributes = cookie.split("=", 1)[0], {a.strip() for a in cookie.split(";")[1:]}
+    assert name == COOKIE
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= attributes
+    # This server is reached by http: such a cookie would not come back.
+    assert "Secure" not in attributes
+    assert f"Max-Age={7 * 24 * 3600}" in attributes
+    # The client keeps the cookie, as a browser does.
+    body = (await server.post(VIEWER)).json()
+    assert body["data"]["viewer"]["user"]["username"] == ADMIN
+
+
+async def test_the_cookie_is_secure_behind_https(embedded: Backend, tmp_path: Path) -> None:
+    async with serving(
+        embedded, tmp_path / "state", public_url="https://gpu.example.org"
+    ) as server:
+        response = await server.http.post("/sign-in", json=CREDENTIALS)
+        assert "Secure" in response.headers["set-cookie"]
+
+
+async def test_a_form_signs_in_without_a_script(server: Server) -> None:
+    response = await server.http.post("/sign-in", data=CREDENTIALS)
+    assert response.status_code == 303
+    assert response.headers["location"] == "/graphql"
+    assert COOKIE in server.http.cookies
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"", "application/json"),
+        (b"{", "application/json"),
+        (b"[]", "application/json"),
+        (b'{"username": "admin"}', "application/json"),
+        (b'{"username": 1, "password": 2}', "application/json"),
+        (b"username=admin", "application/x-www-form-urlencoded"),
+        (b"\xff\xfe", "application/x-www-form-urlencoded"),
+        (b"a=1&" * 20, "application/x-www-form-urlencoded"),
+        (b"x" * 5000, "application/json"),
+        (b"", ""),
+    ],
+)
+async def test_anything_else_is_explained(
+    server: Server, content: bytes, content_type: str
+) -> None:
+    response = await server.http.post(
+        "/sign-in", content=content, headers={"Content-Type": content_type}
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "INVALID_INPUT"
+    assert "set-cookie" not in response.headers
+
+
+async def test_a_wrong_password_and_an_unknown_user_look_the_same(server: Server) -> None:
+    known = await server.http.post("/sign-in", json={"username": ADMIN, "password": "wrong"})
+    unknown = await server.http.post("/sign-in", json={"username": "nobody", "password": "wrong"})
+    assert known.status_code == unknown.status_code == 400
+    assert known.json() == unknown.json()
+    assert known.json()["error"]["code"] == "INVALID_CREDENTIALS"
+
+
+async def test_the_sixth_attempt_is_locked_out_whatever_it_says(server: Server) -> None:
+    for _ in range(5):
+        answer = await server.ask(SIGN_IN, {"username": ADMIN, "password": "wrong"})
+        assert answer["signIn"]["userErrors"][0]["code"] == "INVALID_CREDENTIALS"
+        assert answer["signIn"]["token"] is None
+    locked = (await server.ask(SIGN_IN, CREDENTIALS))["signIn"]
+    assert locked["token"] is None
+    assert locked["userErrors"][0]["code"] == "LOCKED_OUT"
+    assert "15 minutes" in locked["userErrors"][0]["message"]
+    # The page counts with the graph.
+    page = await server.http.post("/sign-in", json=CREDENTIALS)
+    assert page.status_code == 429
+    assert page.json()["error"]["code"] == "LOCKED_OUT"
+    assert "set-cookie" not in page.headers
+
+
+async def test_signing_out_ends_the_session_and_its_sockets(server: Server) -> None:
+    await server.http.post("/sign-in", json=CREDENTIALS)
+    cookie = server.http.cookies[COOKIE]
+    other = await server.sign_in()
+    async with (
+        viewing(server, headers={"Cookie": f"{COOKIE}={cookie}"}) as viewer,
+        viewing(server, other) as bystander,
+    ):
+        response = await server.http.post("/sign-out")
+        assert response.status_code == 303
+        assert response.headers["location"] == "/sign-in"
+        assert COOKIE not in server.http.cookies
+        assert (await viewer.closed(within=2))[0] == 4403
+        body = (await server.post(VIEWER, headers={"Cookie": f"{COOKIE}={cookie}"})).json()
+        assert body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        # Another session of the same user goes on.
+        operation = await bystander.subscribe(VIEWER)
+        assert (await operation.data())["viewer"]["user"]["username"] == ADMIN
+
+
+async def test_signing_out_twice_is_no_error(server: Server) -> None:
+    for _ in range(2):
+        response = await server.http.post("/sign-out", headers={"Content-Type": "application/json"})
+        assert response.status_code == 204
+
+
+async def test_the_mutation_signs_out_over_its_own_socket(server: Server) -> None:
+    token = await server.sign_in()
+    async with viewing(server, token) as viewer:
+        await viewer.subscribe("mutation { signOut { user { username } } }")
+        assert (await viewer.closed(within=2))[0] == 4403
+    assert (await server.post(VIEWER, token=token)).status_code == 401
+
+
+async def test_a_machine_is_nothing_to_those_without_a_grant(server: Server) -> None:
+    admin = await server.sign_in()
+    host: Host = await enrolled(server, admin, "gpu-01")
+    _, ada = await server.make_user(admin, "ada")
+    for token in (ada, None):
+        response = await server.post(
+            "query($id: ID!) { node(id: $id) { id } machine(id: $id) { id } "
+            "nodes(ids: [$id]) { id } machines { totalCount } fleet { machines { total } } }",
+            {"id": host.id},
+            token=token,
+        )
+        data = response.json()["data"]
+        if token is None:
+            assert all(value is None for value in data.values())
+            continue
+        assert (data["node"], data["machine"], data["nodes"]) == (None, None, [None])
+        assert data["machines"]["totalCount"] == 0
+        assert data["fleet"]["machines"]["total"] == 0
+
+
+async def test_cookies_do_not_leak_between_clients(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as stranger:
+        await server.http.post("/sign-in", json=CREDENTIALS)
+        body = (await stranger.post("/graphql", json={"query": VIEWER})).json()
+        assert body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
