@@ -1,0 +1,1 @@
+"""The graph below HTTP: documents against a real control plane."""
