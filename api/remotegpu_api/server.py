@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from remotegpu_api.app import create_app
+from remotegpu_api.websocket_protocol import WebsocketProtocol
 from remotegpu_core.control_plane import ControlPlane, control_plane
 from remotegpu_core.database.connection import prepare_directory
 from remotegpu_core.errors import Conflict, InvalidInput
@@ -122,7 +123,7 @@ def _server(plane: ControlPlane, listener: socket.socket) -> "BoundServer":
         ssl_keyfile=settings.tls_key,
         http="httptools",
         loop="uvloop",
-        ws="websockets-sansio",
+        ws=WebsocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
