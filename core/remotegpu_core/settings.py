@@ -1,7 +1,9 @@
 """Settings of the control plane: REMOTEGPU_* environment variables over a TOML file."""
 
 import os
+import re
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,8 @@ from remotegpu_protocol.origin import normalise_origin
 
 #: Names the TOML file that the environment overrides.
 CONFIG_VARIABLE = "REMOTEGPU_CONFIG"
+
+_TOKEN = re.compile(r"[!-~]{16,}")
 
 
 class Settings(BaseSettings):
@@ -62,6 +66,12 @@ class Settings(BaseSettings):
     max_agents: int = Field(10_000, ge=1, description="Agents that one process serves.")
     max_sockets: int = Field(10_000, ge=1, description="Live viewers that one process serves.")
     audit_retention_days: int = Field(400, ge=1, description="Age at which audit events go.")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token that lets Prometheus read /metrics."
+    )
+    metrics_allow: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+        [], description="Networks that may read /metrics without the token, separated by commas."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
@@ -77,6 +87,28 @@ class Settings(BaseSettings):
     def _addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
         for url in [value] if isinstance(value, str) else value or []:
             normalise_origin(url)
+        return value
+
+    @field_validator("metrics_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        parts = cls._split(value)
+        if not isinstance(parts, list):
+            return parts
+        try:
+            return [ip_network(part) for part in parts]
+        except ValueError as error:
+            # Ours say which part and why, where a union of two types would say everything twice.
+            raise ValueError(f"{error}; expected networks such as 10.1.0.0/16 or ::1") from None
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError(
+                "a token has at least 16 ASCII characters without spaces, since it travels in a "
+                "header: `openssl rand -hex 32` makes one"
+            )
         return value
 
     @classmethod
