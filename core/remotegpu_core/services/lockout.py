@@ -34,30 +34,47 @@ async def count_attempt(username_key: str, source_address: str | None) -> None:
         LockedOut: there were too many; the password is not to be looked at.
     """
     now = now_ms()
-    wait = 0
     async with transaction():
+        wait, failures = 0, []
         for key, limit in _keys(username_key, source_address or "local"):
             failure = await _locked_row(key, now)
             if now - failure.last_at >= LOCK:
                 failure.count = 0
             if failure.count >= limit:
                 wait = max(wait, failure.last_at + LOCK - now)
-                continue
+            failures.append(failure)
+        if wait:
+            # Nothing is written: an attempt that is not checked counts towards no other lock, or
+            # one address could lock an account for all by knocking on its own locked door.
+            raise LockedOut(
+                f"Too many failed sign-ins. Try again in {-(-wait // 60_000)} minutes; an "
+                "administrator can set a new password with `remotegpu user reset-password`.",
+                field="username",
+            )
+        for failure in failures:
             failure.count += 1
             failure.last_at = now
             await failure.save()
-    if wait:
-        raise LockedOut(
-            f"Too many failed sign-ins. Try again in {-(-wait // 60_000)} minutes; an "
-            "administrator can set a new password with `remotegpu user reset-password`.",
-            field="username",
-        )
 
 
 async def forgive(username_key: str, source_address: str | None) -> None:
-    """The password was right: these attempts do not count."""
-    for key, _ in _keys(username_key, source_address or "local"):
-        await SignInFailure.filter(key=key).delete()
+    """The password was right: what this user tried from this address does not count.
+
+    What was tried there with other names goes on counting: somebody with an account of their own
+    could guess at others' passwords without end otherwise.
+    """
+    (pair, _), *others = _keys(username_key, source_address or "local")
+    async with transaction():
+        tried = await SignInFailure.filter(key=pair).select_for_update().get_or_none()
+        if tried is None:
+            return
+        await tried.delete()
+        for key, _ in others:
+            failure = await SignInFailure.filter(key=key).select_for_update().get_or_none()
+            if failure is not None and failure.count > tried.count:
+                await SignInFailure.filter(key=key).update(count=failure.count - tried.count)
+            elif failure is not None:
+                await failure.delete()
 
 
 async def forgive_account(username_key: str) -> None:
@@ -72,7 +89,11 @@ async def prune() -> None:
 
 async def _locked_row(key: str, now: int) -> SignInFailure:
     """The row of `key`, made when missing, that nobody else changes in this transaction."""
-    await SignInFailure.bulk_create(
-        [SignInFailure(key=key, count=0, last_at=now)], ignore_conflicts=True
-    )
-    return await SignInFailure.filter(key=key).select_for_update().get()
+    while True:
+        await SignInFailure.bulk_create(
+            [SignInFailure(key=key, count=0, last_at=now)], ignore_conflicts=True
+        )
+        failure = await SignInFailure.filter(key=key).select_for_update().get_or_none()
+        # None: somebody was forgiven, or a prune came, between the two statements.
+        if failure is not None:
+            return failure
