@@ -13,6 +13,7 @@ from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
 from remotegpu_core.services import audit, lockout
 from remotegpu_core.settings import Settings
 from remotegpu_core.versions import Topic, bump
+from remotegpu_protocol.grammar import clean_text
 
 #: Milliseconds between two writes of an API token's last use.
 _USE_RESOLUTION = 60_000
@@ -37,18 +38,35 @@ async def sign_in(
         LockedOut: too many failures lately.
         InvalidCredentials: the two do not belong together, or the user is disabled.
     """
-    key = username.strip().lower()[:64]
+    key = clean_text(username.lower(), 64)
     await lockout.count_attempt(key, source_address)
     user = await User.get_or_none(username_key=key)
     right = await verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
         raise await _refused(user, source_address)
     await lockout.forgive(key, source_address)
+    signed_in = await _open_session(settings, user, source_address)
+    if signed_in is None:
+        raise await _refused(user, source_address)
     if needs_rehash(user.password_hash):
-        user.password_hash = await hash_password(password)
-        await user.save(update_fields=["password_hash"])
+        stronger = await hash_password(password)
+        unchanged = User.filter(id=user.id, password_hash=user.password_hash)
+        await unchanged.update(password_hash=stronger)
+    return signed_in
+
+
+async def _open_session(
+    settings: Settings, user: User, source_address: str | None
+) -> SignedIn | None:
+    """A session, or None when the user changed while their password was being verified.
+
+    A password reset ends all sessions; one that began with the old password must not come after.
+    """
     token, now = new_secret(Kind.SESSION), now_ms()
     async with transaction():
+        unchanged = User.filter(id=user.id, password_hash=user.password_hash, disabled_at=None)
+        if await unchanged.select_for_update().get_or_none() is None:
+            return None
         session = await Session.create(
             user=user,
             token_hash=secret_hash(token),

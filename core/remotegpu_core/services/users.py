@@ -99,7 +99,13 @@ async def change_password(actor: Actor, current: str, new: str) -> User:
     check_password_rules(new, username=user.username)
     hashed = await hash_password(new)
     async with transaction():
-        await User.filter(id=user.id).update(password_hash=hashed)
+        # An administrator may have set another password while this one was being hashed.
+        unchanged = User.filter(id=user.id, password_hash=user.password_hash)
+        if not await unchanged.update(password_hash=hashed):
+            raise InvalidCredentials(
+                "The password was changed in the meantime: sign in again.",
+                field="currentPassword",
+            )
         others = Session.filter(user_id=user.id, revoked_at=None)
         if actor.credential_id is not None:
             others = others.exclude(id=actor.credential_id)
@@ -119,7 +125,9 @@ async def reset_password(actor: Actor, username: str, password: str | None) -> s
         InvalidInput: the password does not keep the rules.
     """
     actor.require_admin()
-    user = await User.get_or_none(username_key=username.lower())
+    user = None
+    if USERNAME.fullmatch(username):
+        user = await User.get_or_none(username_key=username.lower())
     if user is None:
         raise NotFound(f"There is no user {shorten(username)!r}.", field="username")
     made_up = None if password else make_password()
