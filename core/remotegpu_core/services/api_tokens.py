@@ -2,11 +2,13 @@
 
 import uuid
 
+from tortoise.expressions import Q
+
 from remotegpu_core.actor import Actor, Role, Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Forbidden, InvalidInput, LimitExceeded, NotFound
-from remotegpu_core.models import ApiToken
+from remotegpu_core.models import ApiToken, User
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit
@@ -29,7 +31,7 @@ async def create_api_token(
     Raises:
         InvalidInput: an empty name, no scope, or an end in the past.
         Forbidden: a scope that the caller does not have.
-        LimitExceeded: the caller has MAX_TOKENS already.
+        LimitExceeded: the caller has MAX_TOKENS already that are good.
     """
     user_id = actor.require_user()
     now = now_ms()
@@ -43,7 +45,11 @@ async def create_api_token(
         raise Forbidden("A token can have no scope that you do not have.", field="scopes")
     token = new_secret(Kind.API_TOKEN)
     async with transaction():
-        if await ApiToken.filter(user_id=user_id, revoked_at=None).count() >= MAX_TOKENS:
+        # So that no two at once take the last place.
+        await User.filter(id=user_id).select_for_update().get()
+        good = ApiToken.filter(user_id=user_id, revoked_at=None)
+        good = good.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+        if await good.count() >= MAX_TOKENS:
             raise LimitExceeded(f"You have {MAX_TOKENS} tokens already; revoke some first.")
         row = await ApiToken.create(
             user_id=user_id,
