@@ -13,6 +13,7 @@ from tortoise.models import Model
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.errors import InvalidInput
+from remotegpu_core.texts import storable
 from remotegpu_protocol.grammar import shorten
 
 DEFAULT_PAGE = 20
@@ -132,5 +133,5 @@ def _fits(query: QuerySet[Row], order: Order, value: str | int | None) -> bool:
         return value is None
     kind = query.model._meta.fields_map[order.field].field_type  # noqa: SLF001 - Tortoise's one way to ask
     if isinstance(value, str):
-        return kind is str and "\x00" not in value
+        return kind is str and storable(value)
     return kind is int and value is not None and -(2**63) <= value < 2**63

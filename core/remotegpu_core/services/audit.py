@@ -11,6 +11,7 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.texts import storable
 from remotegpu_protocol.grammar import clean_text
 
 _BY_TIME = Order("id", descending=True)
@@ -65,7 +66,7 @@ async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -
     if chosen.actor_id is not None:
         query = query.filter(Q(actor_id=chosen.actor_id) | Q(user_id=chosen.actor_id))
     if chosen.action is not None:
-        query = query.filter(action=chosen.action)
+        query = query.filter(action=chosen.action if storable(chosen.action) else "")
     if chosen.target_id is not None:
         query = query.filter(target_id=chosen.target_id)
     if chosen.outcome is not None:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tortoise.expressions import Q, Subquery
@@ -12,6 +12,7 @@ from remotegpu_core.models import Gpu, Machine, MachineGrant, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+from remotegpu_core.texts import storable
 
 
 class MachineOrderField(StrEnum):
@@ -49,6 +50,10 @@ async def list_machines(
 ) -> Page[Machine]:
     """The machines that the caller sees."""
     query = visible_machines(actor)
+    texts = [chosen.gpu_model, chosen.text, *(part for label in chosen.labels for part in label)]
+    if not all(storable(text) for text in texts if text is not None):
+        query = query.filter(id__in=[])
+        chosen = replace(chosen, gpu_model=None, text=None, labels=())
     if chosen.presence is not None:
         query = query.filter(presence__in=list(chosen.presence))
     if chosen.lifecycle is not None:

@@ -25,7 +25,8 @@ async def create_workspace(actor: Actor, name: str) -> Workspace:
         Conflict: it is taken.
     """
     actor.require_admin()
-    if not name or name != clean_text(name, 64):
+    # In lower case some names are longer.
+    if not name or name != clean_text(name, 64) or len(name.lower()) > 64:
         raise InvalidInput("A workspace's name has 1 to 64 printable characters.", field="name")
     try:
         async with transaction():
