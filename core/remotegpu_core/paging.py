@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from tortoise.expressions import Q
+from tortoise.fields import CharField
 from tortoise.models import Model
 from tortoise.queryset import QuerySet
 
@@ -131,7 +132,7 @@ def _fits(query: QuerySet[Row], order: Order, value: str | int | None) -> bool:
     """Whether a row's field could have this value: databases refuse others in ways of their own."""
     if order.field == "id":
         return value is None
-    kind = query.model._meta.fields_map[order.field].field_type  # noqa: SLF001 - Tortoise's one way to ask
+    column = query.model._meta.fields_map[order.field]  # noqa: SLF001 - Tortoise's one way to ask
     if isinstance(value, str):
-        return kind is str and storable(value)
-    return kind is int and value is not None and -(2**63) <= value < 2**63
+        return isinstance(column, CharField) and storable(value, column.max_length)
+    return column.field_type is int and value is not None and -(2**63) <= value < 2**63

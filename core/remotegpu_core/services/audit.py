@@ -66,7 +66,7 @@ async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -
     if chosen.actor_id is not None:
         query = query.filter(Q(actor_id=chosen.actor_id) | Q(user_id=chosen.actor_id))
     if chosen.action is not None:
-        query = query.filter(action=chosen.action if storable(chosen.action) else "")
+        query = query.filter(action=chosen.action if storable(chosen.action, 64) else "")
     if chosen.target_id is not None:
         query = query.filter(target_id=chosen.target_id)
     if chosen.outcome is not None:

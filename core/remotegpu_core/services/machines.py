@@ -50,8 +50,11 @@ async def list_machines(
 ) -> Page[Machine]:
     """The machines that the caller sees."""
     query = visible_machines(actor)
-    texts = [chosen.gpu_model, chosen.text, *(part for label in chosen.labels for part in label)]
-    if not all(storable(text) for text in texts if text is not None):
+    texts = [text for text in (chosen.gpu_model, chosen.text) if text is not None]
+    if not (
+        all(storable(text, 255) for text in texts)
+        and all(storable(key, 63) and storable(value, 255) for key, value in chosen.labels)
+    ):
         query = query.filter(id__in=[])
         chosen = replace(chosen, gpu_model=None, text=None, labels=())
     if chosen.presence is not None:
