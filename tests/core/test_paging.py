@@ -187,6 +187,7 @@ BAD = [
     forged("name_key", None, ID),
     forged("name_key", 7, ID),
     forged("name_key", "nul\x00", ID),
+    forged("name_key", "x" * 1000, ID),
     forged("name_key", "a", b"short"),
     forged("name_key", "a"),
     forged("password_hash", "a", ID),
