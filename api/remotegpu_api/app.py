@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -13,9 +14,11 @@ from remotegpu_api.gateway.gateway import Gateway
 from remotegpu_api.live.hub import Hub
 from remotegpu_api.live.socket import serve_viewer
 from remotegpu_api.state import ServerState, state_of
+from remotegpu_api.telemetry import Telemetry, TimedRequests
 from remotegpu_api.web.graphql_endpoint import graphql_endpoint
 from remotegpu_api.web.health import healthz
 from remotegpu_api.web.pages import assets
+from remotegpu_api.web.prometheus import PrometheusEndpoint
 from remotegpu_api.web.sessions import create_session, end_session, sign_in_page
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_graphql.engine import Engine
@@ -35,6 +38,7 @@ async def root(_request: Request) -> Response:
 
 def create_app(plane: ControlPlane) -> Starlette:
     """An application over a control plane that is open already and outlives it."""
+    telemetry = Telemetry()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -44,13 +48,15 @@ def create_app(plane: ControlPlane) -> Starlette:
         await state.gateway.start()
         state.hub.start()
         try:
-            yield
+            async with telemetry.measuring(state.hub):
+                yield
         finally:
             await state.hub.stop()
             await state.gateway.stop()
 
     return Starlette(
         lifespan=lifespan,
+        middleware=[Middleware(TimedRequests, telemetry)],
         routes=[
             Route("/", root),
             Route("/graphql", graphql_endpoint, methods=["GET", "POST"]),
@@ -60,6 +66,7 @@ def create_app(plane: ControlPlane) -> Starlette:
             Route("/sign-in", create_session, methods=["POST"]),
             Route("/sign-out", end_session, methods=["POST"]),
             Route("/healthz", healthz),
+            Route("/metrics", PrometheusEndpoint(telemetry).scrape, methods=["GET"]),
             Mount("/static", assets()),
         ],
     )

@@ -1,0 +1,61 @@
+"""Metric families, and the text that they become.
+
+Written here and not by prometheus-client, which needs some 25 us a line: a scrape of 200 machines
+with 8 GPUs has 27,000. It also gives every counter the suffix `_total`, which names that others
+chose do not have.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from remotegpu_protocol.grammar import clean_text
+
+Row = TypeVar("Row")
+Value = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Generic[Row]):
+    """One measured value of a row; None where it was not measured, which is not exposed."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    value: Callable[[Row], Value | None]
+
+
+def label_set(labels: Mapping[str, str]) -> str:
+    """The braces behind a metric's name, with values cleaned and escaped.
+
+    An empty value is left out: to Prometheus the two are the same.
+    """
+    shown = [f'{name}="{_label_value(value)}"' for name, value in labels.items()]
+    return "{" + ",".join(label for label in shown if not label.endswith('=""')) + "}"
+
+
+def _label_value(text: str) -> str:
+    # Printable ASCII is clean already, and nearly everything is.
+    cleaned = text if text.isascii() and text.isprintable() else clean_text(text)
+    return cleaned.replace("\\", "\\\\").replace('"', '\\"')
+
+
+class Exposition(Generic[Row]):
+    """Gathers rows family by family, since the format wants each family in one piece."""
+
+    def __init__(self, fields: Iterable[Field[Row]]) -> None:
+        self._families: list[tuple[Field[Row], list[str]]] = [(field, []) for field in fields]
+
+    def add(self, row: Row, labels: str) -> None:
+        """Take a row in; `labels` is a `label_set` that no other row has."""
+        for field, lines in self._families:
+            value = field.value(row)
+            if value is not None:
+                lines.append(f"{field.name}{labels} {value}\n")
+
+    def text(self) -> Iterator[bytes]:
+        """The families that have a value, one chunk each."""
+        for field, lines in self._families:
+            if lines:
+                head = f"# HELP {field.name} {field.help}\n# TYPE {field.name} {field.kind}\n"
+                yield (head + "".join(lines)).encode()
