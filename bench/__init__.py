@@ -1,0 +1,1 @@
+"""Benchmarks: RemoteGPU beside its peers, in one run on one machine."""

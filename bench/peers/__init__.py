@@ -1,0 +1,1 @@
+"""Servers that do what RemoteGPU's hot paths do, as one would write them with other tools."""

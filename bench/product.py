@@ -1,0 +1,93 @@
+"""RemoteGPU itself, as `remotegpu serve` runs it, with machines enrolled and a viewer signed in."""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
+
+from bench.server import Server, running_server
+from bench.workspace import Workspace
+from remotegpu_core.actor import SYSTEM
+from remotegpu_core.control_plane import control_plane
+from remotegpu_core.services.enrollments import create_enrollment, redeem
+from remotegpu_core.services.sign_in import sign_in
+from remotegpu_core.settings import Settings, load_settings
+from remotegpu_protocol.messages import Enroll
+from tests.services.ports import unused_port
+
+_PASSWORD: Final = "bench-Passw0rd-1"  # noqa: S105 - of a server that lives for a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    machine_id: uuid.UUID
+    key: Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`token` is an admin's, good for queries and subscriptions."""
+
+    server: Server
+    origin: str
+    token: str
+    hosts: list[Host]
+
+
+@contextmanager
+def running_product(workspace: Workspace, *, hosts: int = 1) -> Iterator[Product]:
+    """Serve on a fresh SQLite database and the workspace's Redis."""
+    port = unused_port()
+    folder = workspace.folder / f"product-{port}"
+    settings = load_settings(
+        data_dir=folder,
+        redis_url=workspace.redis.url,
+        port=port,
+        public_url=f"http://127.0.0.1:{port}",
+        admin_password=SecretStr(_PASSWORD),
+        log_level="warning",
+    )
+    token, enrolled = asyncio.run(_set_up(settings, hosts))
+    environment = {
+        "REMOTEGPU_DATA_DIR": str(folder),
+        "REMOTEGPU_REDIS_URL": workspace.redis.url,
+        "REMOTEGPU_PORT": str(port),
+        "REMOTEGPU_PUBLIC_URL": settings.origin,
+        "REMOTEGPU_LOG_LEVEL": "warning",
+    }
+    program = Path(sys.executable).with_name("remotegpu")
+    with running_server(
+        "RemoteGPU", [program, "serve"], workspace.folder, port=port, environment=environment
+    ) as server:
+        yield Product(server, settings.origin, token, enrolled)
+
+
+async def _set_up(settings: Settings, count: int) -> tuple[str, list[Host]]:
+    async with control_plane(settings):
+        hosts = [await _enroll(settings, number) for number in range(count)]
+        signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
+        return signed_in.token, hosts
+
+
+async def _enroll(settings: Settings, number: int) -> Host:
+    key = Ed25519PrivateKey.generate()
+    token, _ = await create_enrollment(SYSTEM, settings, machine_name=f"bench-{number:05d}")
+    enroll = Enroll(
+        token=token,
+        public_key=key.public_key().public_bytes_raw(),
+        origin=settings.origin,
+        versions=[1],
+        # The gateway checks signatures; this goes past it, to the service behind.
+        signature=bytes(64),
+        agent_version="bench",
+        hostname=f"bench-{number:05d}",
+    )
+    machine = await redeem(enroll, source_address=None)
+    return Host(machine.id, key)
