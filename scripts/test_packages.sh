@@ -30,6 +30,10 @@ if ! has_postgres; then
     missing="$missing postgresql"
     services="$services postgresql"
 fi
+if ! have prometheus; then
+    missing="$missing prometheus"
+    services="$services prometheus"
+fi
 compiles || missing="$missing gcc libc6-dev"
 # Names of packages hold no spaces.
 # shellcheck disable=SC2086
