@@ -165,6 +165,6 @@ class BoundServer(uvicorn.Server):
         yield
 
     def _stop(self) -> None:
-        if self.should_exit:
-            self.force_exit = True
+        # A second signal changes nothing: it often comes with the first (a terminal's and a
+        # supervisor's), and the end is bounded anyway.
         self.should_exit = True

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
@@ -18,8 +17,6 @@ from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
 from remotegpu_core.clock import now_ms
 from remotegpu_protocol.limits import LOST_AFTER
-
-log = structlog.get_logger()
 
 #: Milliseconds that a latest sample and a presence note outlive the machine's last word.
 SNAPSHOT_LIFETIME = int(LOST_AFTER * 1000)
@@ -93,8 +90,8 @@ class Bus:
         wanted = [keys.latest_key(i) for i in ids] + [keys.presence_key(i) for i in ids]
         try:
             values = cast("list[bytes | None]", await self.redis.mget(wanted))
-        except (RedisError, OSError) as error:
-            log.warning("bus.live_unavailable", error=str(error))
+        except (RedisError, OSError):
+            # The writer and the listener say once that the bus is away.
             return {}
         samples, notes = values[: len(ids)], values[len(ids) :]
         return {

@@ -73,6 +73,7 @@ class Listener:
 
     async def _run(self) -> None:
         delay = 0.1
+        away = False
         while True:
             try:
                 if self._pubsub is None:
@@ -80,18 +81,26 @@ class Listener:
                     log.info("bus.listening", channels=len(self._callbacks))
                     for gap in self._gaps:
                         gap()
-                delay = 0.1
+                delay, away = 0.1, False
                 await self._read()
             except (RedisError, OSError) as error:
-                log.warning("bus.listener_lost", error=str(error), retry_in=delay)
+                if not away:
+                    log.warning("bus.listener_lost", error=str(error))
+                away = True
                 await self._disconnect()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
 
     async def _connect(self) -> None:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-        await pubsub.subscribe(*self._callbacks)
+        asked = set(self._callbacks)
+        await pubsub.subscribe(*asked)
         self._pubsub = pubsub
+        # Channels that came and went while the answer was on its way.
+        if late := set(self._callbacks) - asked:
+            await pubsub.subscribe(*late)
+        if gone := asked - set(self._callbacks):
+            await pubsub.unsubscribe(*gone)
 
     async def _disconnect(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
