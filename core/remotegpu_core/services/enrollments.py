@@ -5,17 +5,23 @@ from collections.abc import Sequence
 
 from tortoise.exceptions import IntegrityError
 
-from remotegpu_core.actor import Actor, machine_actor
+from remotegpu_core.actor import Actor, anonymous, machine_actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import Conflict, EnrollmentRefused, InvalidInput, NotFound
-from remotegpu_core.models import Enrollment, Machine, MachineLabel
+from remotegpu_core.errors import (
+    Conflict,
+    EnrollmentRefused,
+    InvalidInput,
+    NotFound,
+    RemoteGPUError,
+)
+from remotegpu_core.models import Enrollment, Machine, MachineLabel, Outcome
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.settings import Settings
-from remotegpu_core.states import Lifecycle
+from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import check_label, check_machine_name, clean_text, hardware_uuid
 from remotegpu_protocol.limits import MAX_LABELS
@@ -146,6 +152,7 @@ async def redeem(enroll: Enroll, *, source_address: str | None) -> Machine:
                 raise EnrollmentRefused("This enrolment token was revoked; ask for a new one.")
             if enrollment.expires_at <= now:
                 raise EnrollmentRefused("This enrolment token has expired; ask for a new one.")
+            # Of those who come this far, the first takes the row.
             won = await Enrollment.filter(
                 id=enrollment.id, redeemed_at=None, revoked_at=None, expires_at__gt=now
             ).update(redeemed_at=now, public_key=enroll.public_key)
@@ -165,29 +172,75 @@ async def redeem(enroll: Enroll, *, source_address: str | None) -> Machine:
             await record_change(machine.id, ChangeKind.ENROLLED)
             return machine
     except IntegrityError as error:
-        raise await _explain(enroll, error) from None
+        conflict = await _explain(enroll, error)
+        await _record_refusal(enroll, conflict, Outcome.FAILED, source_address)
+        raise conflict from None
+    except EnrollmentRefused as error:
+        await _record_refusal(enroll, error, Outcome.DENIED, source_address)
+        raise
+
+
+async def _record_refusal(
+    enroll: Enroll, error: RemoteGPUError, outcome: Outcome, source_address: str | None
+) -> None:
+    """Write down who tried a token of ours in vain. Tokens that were made up fill no database."""
+    enrollment = await Enrollment.get_or_none(token_hash=secret_hash(enroll.token))
+    if enrollment is None:
+        return
+    await audit.record(
+        anonymous(source_address),
+        "redeemEnrollment",
+        target=("Enrollment", enrollment.id),
+        outcome=outcome,
+        details={
+            "machine": enrollment.machine_name,
+            "hostname": enroll.hostname,
+            "code": error.code,
+        },
+    )
+    error.audited = True
 
 
 async def _redeemed_before(enrollment_id: uuid.UUID, enroll: Enroll) -> Machine:
     enrollment = await Enrollment.get(id=enrollment_id)
-    if enrollment.machine_id is None or bytes(enrollment.public_key or b"") != enroll.public_key:
-        raise EnrollmentRefused(
-            "This enrolment token was used already, by another host; ask for a new one."
-        )
-    return await Machine.get(id=enrollment.machine_id)
+    if enrollment.revoked_at is not None:
+        raise EnrollmentRefused("This enrolment token was revoked; ask for a new one.")
+    if enrollment.machine_id is not None:
+        machine = await Machine.get(id=enrollment.machine_id)
+        # The machine's key and not only the token's: it may have been enrolled anew since.
+        if enroll.public_key == bytes(enrollment.public_key or b"") == bytes(machine.public_key):
+            return machine
+    raise EnrollmentRefused(
+        "This enrolment token was used already, by another host; ask for a new one."
+    )
 
 
 async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine:
     hardware = hardware_uuid(enroll.hardware_uuid)
     version = clean_text(enroll.agent_version)
     if enrollment.replaces and enrollment.machine_id is not None:
-        machine = await Machine.get(id=enrollment.machine_id)
+        machine = await Machine.filter(id=enrollment.machine_id).select_for_update().get()
         machine.public_key = enroll.public_key
         machine.hardware_uuid = hardware
         machine.agent_version = version
-        # A connection that the old key opened is over.
+        # A connection that the old key opened is over; its end will not be told under this epoch.
         machine.epoch += 1
-        await machine.save(update_fields=["public_key", "hardware_uuid", "agent_version", "epoch"])
+        machine.replica_id = None
+        was_online = machine.presence is Presence.ONLINE
+        if was_online:
+            machine.presence = Presence.UNREACHABLE
+        await machine.save(
+            update_fields=[
+                "public_key",
+                "hardware_uuid",
+                "agent_version",
+                "epoch",
+                "replica_id",
+                "presence",
+            ]
+        )
+        if was_online:
+            await record_change(machine.id, ChangeKind.PRESENCE_CHANGED)
         return machine
     machine = await Machine.create(
         name=enrollment.machine_name,
