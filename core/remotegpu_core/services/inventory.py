@@ -1,5 +1,6 @@
 """Applying what a host says it is made of."""
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
 from remotegpu_protocol.inventory import DriverState, GpuHealth, GpuInventory, Inventory
+
+#: How often somebody else's hardware may come in between before it is an error.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,12 @@ async def apply_inventory(
     GPUs and hardware UUIDs that another machine has are left out and explained; the rest is
     applied. `reasons` are further texts that make the machine DEGRADED.
     """
-    try:
-        return await _apply(machine_id, epoch, inventory, reasons)
-    except IntegrityError:
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(IntegrityError):
+            return await _apply(machine_id, epoch, inventory, reasons)
         # Another machine registered the same hardware between our look and our write. Now that
         # it is there, the look finds it.
-        return await _apply(machine_id, epoch, inventory, reasons)
+    return await _apply(machine_id, epoch, inventory, reasons)
 
 
 async def _apply(
@@ -102,7 +106,8 @@ async def _apply_gpus(
     }
     changed, conflicts = False, []
     seen: set[str] = set()
-    for gpu in reported:
+    # In one order, so that two machines that report the same cards do not wait for one another.
+    for gpu in sorted(reported, key=lambda gpu: gpu.uuid):
         if gpu.uuid in seen:
             conflicts.append(f"GPU {gpu.uuid} is reported twice.")
             continue
