@@ -3,6 +3,8 @@
 import uuid
 from dataclasses import dataclass
 
+from tortoise.expressions import Q
+
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, Replica
@@ -13,6 +15,9 @@ from remotegpu_protocol.limits import LOST_AFTER, UNREACHABLE_AFTER
 #: Milliseconds after which a replica that wrote no heartbeat holds no links any more.
 REPLICA_DEAD_AFTER = int(UNREACHABLE_AFTER * 1000)
 
+#: Machines whose last word is written in one transaction.
+_NOTES_AT_ONCE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Connected:
@@ -21,15 +26,24 @@ class Connected:
 
 
 async def connect(
-    machine_id: uuid.UUID, replica_id: uuid.UUID, *, agent_version: str, boot_id: str
+    machine_id: uuid.UUID,
+    replica_id: uuid.UUID,
+    *,
+    agent_version: str,
+    boot_id: str,
+    public_key: bytes | None = None,
 ) -> Connected | None:
     """Give the machine's new connection its epoch, the next one; None when it was removed.
 
-    Whatever older connections still say is void from this commit on.
+    Whatever older connections still say is void from this commit on. With `public_key`, the key
+    that the connection was verified by, None also when the machine has another one by now: it may
+    have been enrolled anew since.
     """
     async with transaction():
         machine = await Machine.filter(id=machine_id).select_for_update().get_or_none()
         if machine is None:
+            return None
+        if public_key is not None and bytes(machine.public_key) != public_key:
             return None
         was = machine.presence
         machine.epoch += 1
@@ -59,10 +73,25 @@ async def disconnect(machine_id: uuid.UUID, epoch: int, *, last_seen_at: int) ->
 
 
 async def note_seen(seen: dict[uuid.UUID, tuple[int, int]]) -> None:
-    """Write when machines were last heard: (epoch, milliseconds) by id, stale epochs skipped."""
-    async with transaction():
-        for machine_id, (epoch, seen_at) in seen.items():
-            await Machine.filter(id=machine_id, epoch=epoch).update(last_seen_at=seen_at)
+    """Write when machines were last heard: (epoch, milliseconds) by id, stale epochs skipped.
+
+    A machine that was given up although its link held, because this replica could not say so in
+    time, is ONLINE again. What was heard before the database's own last word revives nothing.
+    """
+    # In one order, so that no two replicas wait for one another, and in pieces: a transaction on
+    # SQLite holds everybody up.
+    notes = sorted(seen.items())
+    for start in range(0, len(notes), _NOTES_AT_ONCE):
+        heard: dict[uuid.UUID, int] = {}
+        async with transaction():
+            for machine_id, (epoch, seen_at) in notes[start : start + _NOTES_AT_ONCE]:
+                newer = Q(last_seen_at=None) | Q(last_seen_at__lt=seen_at)
+                noted = Machine.filter(newer, id=machine_id, epoch=epoch)
+                if await noted.update(last_seen_at=seen_at):
+                    heard[machine_id] = epoch
+        away = Machine.filter(id__in=list(heard), presence__in=list(sources_of(Presence.ONLINE)))
+        for machine in await away if heard else []:
+            await _move(machine.id, heard[machine.id], Presence.ONLINE)
 
 
 async def give_up(*, not_before: int) -> int:
@@ -87,11 +116,18 @@ async def release_orphans(*, not_before: int) -> int:
     deadline = now - REPLICA_DEAD_AFTER
     if not_before > deadline:
         return 0
-    alive = {replica.id for replica in await Replica.filter(heartbeat_at__gte=deadline)}
+    # Machines before replicas: one that starts between the two looks is known by then.
+    online = await Machine.filter(presence=Presence.ONLINE).values_list(
+        "id", "epoch", "replica_id", "last_seen_at"
+    )
+    beats = {replica.id: replica.heartbeat_at for replica in await Replica.all()}
     moved = 0
-    for machine in await Machine.filter(presence=Presence.ONLINE):
-        if machine.replica_id not in alive:
-            moved += await _move(machine.id, machine.epoch, Presence.UNREACHABLE)
+    for machine_id, epoch, replica_id, last_seen_at in online:
+        beat_at = beats.get(replica_id, 0)
+        if beat_at < deadline:
+            # The link held while its replica lived, whatever was last written down.
+            last_seen_at = max(last_seen_at or 0, beat_at)
+            moved += await _move(machine_id, epoch, Presence.UNREACHABLE, last_seen_at=last_seen_at)
     return moved
 
 
