@@ -83,8 +83,10 @@ class VersionWatch:
         self._wake.set()
 
     async def _poll(self) -> None:
+        # Not `wait_for`, which on Python 3.11 may swallow the cancellation that ends this duty.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL)
+            async with asyncio.timeout(POLL_INTERVAL):
+                await self._wake.wait()
         self._wake.clear()
         try:
             versions = await read_versions()
