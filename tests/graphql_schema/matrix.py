@@ -1,0 +1,259 @@
+"""Who may use what: every root field and every type of node, for every kind of caller.
+
+A field that is not here fails `test_permissions`. `how` asks for the world's one object.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from remotegpu_graphql.ids import encode_id
+from tests.graphql_schema.people import PASSWORD
+from tests.graphql_schema.world import (
+    ADMIN,
+    ADMIN_READ,
+    ADMIN_WRITE,
+    ANONYMOUS,
+    CALLERS,
+    GRANTED,
+    MEMBER,
+    OWNER,
+    REVOKED,
+    USER_WRITE,
+    World,
+)
+
+#: It was done, and the object is in the answer.
+OK: Final = "OK"
+#: Nothing was wrong, and the object is not in the answer.
+NOTHING: Final = "NOTHING"
+UNAUTHENTICATED: Final = "UNAUTHENTICATED"
+FORBIDDEN: Final = "FORBIDDEN"
+NOT_FOUND: Final = "NOT_FOUND"
+
+_NOBODY: Final = {ANONYMOUS: UNAUTHENTICATED, REVOKED: UNAUTHENTICATED}
+
+
+def _seen_by(*callers: str, others: str = NOTHING) -> Mapping[str, str]:
+    return {**dict.fromkeys(CALLERS, others), **_NOBODY, **dict.fromkeys(callers, OK)}
+
+
+EVERYBODY_SIGNED_IN: Final = _seen_by(others=OK)
+ADMINS_READ: Final = _seen_by(ADMIN, others=FORBIDDEN)
+ADMINS_WRITE: Final = _seen_by(ADMIN, others=FORBIDDEN)
+WRITERS: Final = {**_seen_by(others=OK), ADMIN_READ: FORBIDDEN}
+SEES_THE_MACHINE: Final = (GRANTED, MEMBER, USER_WRITE, ADMIN, ADMIN_READ, ADMIN_WRITE)
+MACHINE: Final = _seen_by(*SEES_THE_MACHINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a field is asked, and what comes of it.
+
+    `shows` says whether the world's object is in the data of the field; without it, not being
+    null is enough.
+    """
+
+    document: str
+    outcomes: Mapping[str, str]
+    variables: Callable[[World, str], dict[str, Any]] = lambda _world, _caller: {}
+    shows: Callable[[World, Any], bool] = lambda _world, data: data is not None
+
+
+def _ids(type_name: str) -> Callable[[World, str], dict[str, Any]]:
+    return lambda world, _caller: {"id": world.id(type_name)}
+
+
+def _unique(world: World, caller: str) -> str:
+    return f"{world.marker}-{CALLERS.index(caller)}"
+
+
+def _listed(type_name: str) -> Callable[[World, Any], bool]:
+    return lambda world, data: world.id(type_name) in {edge["node"]["id"] for edge in data["edges"]}
+
+
+def _input(make: Callable[[World, str], dict[str, Any]]) -> Callable[[World, str], dict[str, Any]]:
+    return lambda world, caller: {"input": make(world, caller)}
+
+
+_LIST: Final = "{ totalCount edges { node { id } } }"
+_ERRORS: Final = "userErrors { field message code }"
+
+ROOT_FIELDS: Final[Mapping[str, Entry]] = {
+    "Query.viewer": Entry("{ viewer { user { id } } }", EVERYBODY_SIGNED_IN),
+    "Query.node": Entry("query Q($id: ID!) { node(id: $id) { id } }", MACHINE, _ids("Machine")),
+    "Query.nodes": Entry(
+        "query Q($id: ID!) { nodes(ids: [$id]) { id } }",
+        MACHINE,
+        _ids("Machine"),
+        lambda _world, data: data[0] is not None,
+    ),
+    "Query.machines": Entry(f"{{ machines {_LIST} }}", MACHINE, shows=_listed("Machine")),
+    "Query.machine": Entry(
+        "query Q($id: ID!) { machine(id: $id) { id } }", MACHINE, _ids("Machine")
+    ),
+    "Query.gpu": Entry("query Q($id: ID!) { gpu(id: $id) { id } }", MACHINE, _ids("Gpu")),
+    "Query.fleet": Entry(
+        "{ fleet { machines { total } gpus { total power } } }",
+        MACHINE,
+        shows=lambda _world, data: (
+            data == {"machines": {"total": 1}, "gpus": {"total": 2, "power": 701.0}}
+        ),
+    ),
+    "Query.users": Entry(f"{{ users {_LIST} }}", ADMINS_READ, shows=_listed("User")),
+    "Query.workspaces": Entry(
+        f"{{ workspaces {_LIST} }}", _seen_by(MEMBER, ADMIN), shows=_listed("Workspace")
+    ),
+    "Query.enrollments": Entry(
+        f"{{ enrollments {_LIST} }}", ADMINS_READ, shows=_listed("Enrollment")
+    ),
+    "Query.auditEvents": Entry(
+        f"{{ auditEvents(first: 100) {_LIST} }}",
+        _seen_by(OWNER, ADMIN),
+        shows=_listed("AuditEvent"),
+    ),
+    "Mutation.signIn": Entry(
+        f"mutation M($input: SignInInput!) {{ signIn(input: $input) {{ token {_ERRORS} }} }}",
+        {**dict.fromkeys(CALLERS, OK), REVOKED: UNAUTHENTICATED},
+        _input(
+            lambda world, caller: {
+                "username": world.users.get(caller, world.stranger).username,
+                "password": PASSWORD,
+            }
+        ),
+        lambda _world, data: data["token"] is not None,
+    ),
+    "Mutation.signOut": Entry(
+        f"mutation {{ signOut {{ user {{ id }} {_ERRORS} }} }}",
+        # An API token has no session to end.
+        {**WRITERS, ADMIN_WRITE: UNAUTHENTICATED, USER_WRITE: UNAUTHENTICATED},
+        shows=lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.createUser": Entry(
+        "mutation M($input: CreateUserInput!) { createUser(input: $input) "
+        f"{{ user {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, caller: {"username": _unique(world, caller), "password": PASSWORD}),
+        lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.changePassword": Entry(
+        "mutation M($input: ChangePasswordInput!) { changePassword(input: $input) "
+        f"{{ user {{ id }} {_ERRORS} }} }}",
+        WRITERS,
+        _input(lambda _world, _caller: {"currentPassword": PASSWORD, "newPassword": "an0ther-one"}),
+        lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.createApiToken": Entry(
+        "mutation M($input: CreateApiTokenInput!) { createApiToken(input: $input) "
+        f"{{ apiToken {{ id }} {_ERRORS} }} }}",
+        WRITERS,
+        _input(lambda world, caller: {"name": _unique(world, caller), "scopes": ["READ"]}),
+        lambda _world, data: data["apiToken"] is not None,
+    ),
+    "Mutation.revokeApiToken": Entry(
+        "mutation M($input: RevokeApiTokenInput!) { revokeApiToken(input: $input) "
+        f"{{ apiToken {{ id }} {_ERRORS} }} }}",
+        {**_seen_by(OWNER, ADMIN, others=NOT_FOUND), ADMIN_READ: FORBIDDEN},
+        _input(lambda world, _caller: {"id": world.id("ApiToken")}),
+        lambda _world, data: data["apiToken"] is not None,
+    ),
+    "Mutation.createWorkspace": Entry(
+        "mutation M($input: CreateWorkspaceInput!) { createWorkspace(input: $input) "
+        f"{{ workspace {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, caller: {"name": _unique(world, caller)}),
+        lambda _world, data: data["workspace"] is not None,
+    ),
+    "Mutation.setWorkspaceMember": Entry(
+        "mutation M($input: SetWorkspaceMemberInput!) { setWorkspaceMember(input: $input) "
+        f"{{ workspace {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "workspaceId": world.id("Workspace"),
+                "userId": world.id("User"),
+                "role": "OWNER",
+            }
+        ),
+        lambda _world, data: data["workspace"] is not None,
+    ),
+    "Mutation.removeWorkspaceMember": Entry(
+        "mutation M($input: RemoveWorkspaceMemberInput!) { removeWorkspaceMember(input: $input) "
+        f"{{ workspace {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "workspaceId": world.id("Workspace"),
+                "userId": encode_id("User", world.member.id),
+            }
+        ),
+        lambda _world, data: data["workspace"] is not None,
+    ),
+    "Mutation.createEnrollment": Entry(
+        "mutation M($input: CreateEnrollmentInput!) { createEnrollment(input: $input) "
+        f"{{ enrollment {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, caller: {"machineName": _unique(world, caller)}),
+        lambda _world, data: data["enrollment"] is not None,
+    ),
+    "Mutation.revokeEnrollment": Entry(
+        "mutation M($input: RevokeEnrollmentInput!) { revokeEnrollment(input: $input) "
+        f"{{ enrollment {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"id": world.id("Enrollment")}),
+        lambda _world, data: data["enrollment"] is not None,
+    ),
+    "Mutation.grantMachine": Entry(
+        "mutation M($input: GrantMachineInput!) { grantMachine(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "machineId": world.id("Machine"),
+                "userId": world.id("User"),
+            }
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.revokeMachineGrant": Entry(
+        "mutation M($input: RevokeMachineGrantInput!) { revokeMachineGrant(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "machineId": world.id("Machine"),
+                "workspaceId": world.id("Workspace"),
+            }
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Subscription.machineMetrics": Entry(
+        "subscription S($id: ID!) { machineMetrics(machineIds: [$id]) { machineId } }",
+        _seen_by(*SEES_THE_MACHINE, others=NOT_FOUND),
+        _ids("Machine"),
+    ),
+    "Subscription.machineChanged": Entry(
+        "subscription { machineChanged { kind } }", EVERYBODY_SIGNED_IN
+    ),
+    "Subscription.fleetChanged": Entry(
+        "subscription { fleetChanged { machines { total } } }",
+        MACHINE,
+        shows=lambda _world, data: data["machines"]["total"] == 1,
+    ),
+}
+
+NODES: Final[Mapping[str, Mapping[str, str]]] = {
+    "Machine": MACHINE,
+    "Gpu": MACHINE,
+    "User": _seen_by(OWNER, ADMIN),
+    "ApiToken": _seen_by(OWNER, ADMIN),
+    "Workspace": _seen_by(MEMBER, ADMIN),
+    "Enrollment": _seen_by(ADMIN),
+    "AuditEvent": _seen_by(OWNER, ADMIN),
+}
+
+#: Nobody is left out by a name that was misspelt.
+assert all(
+    set(row) == set(CALLERS)
+    for row in [*NODES.values(), *(entry.outcomes for entry in ROOT_FIELDS.values())]
+)

@@ -1,0 +1,156 @@
+"""A small world in which everybody's rights differ, and what there is to have rights on."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from tortoise.connection import get_connection
+
+from remotegpu_core.actor import SYSTEM, Actor, Role, Scope, anonymous
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.models import ApiToken, AuditEvent, Enrollment, User, Workspace
+from remotegpu_core.services import audit
+from remotegpu_core.services.api_tokens import revoke_api_token
+from remotegpu_core.services.enrollments import create_enrollment
+from remotegpu_graphql.ids import encode_id
+from tests.graphql_schema.hosts import Host, make_host
+from tests.graphql_schema.people import (
+    SOURCE,
+    actor_of,
+    api_token,
+    make_user,
+    make_workspace,
+    session_token,
+)
+
+ANONYMOUS: Final = "anonymous"
+STRANGER: Final = "user without grant"
+GRANTED: Final = "user with a grant"
+MEMBER: Final = "workspace member"
+OWNER: Final = "owner of the object"
+ADMIN: Final = "admin"
+ADMIN_READ: Final = "admin, READ token"
+ADMIN_WRITE: Final = "admin, WRITE token"
+USER_WRITE: Final = "user with a grant, WRITE token"
+REVOKED: Final = "revoked"
+
+CALLERS: Final = (
+    ANONYMOUS,
+    STRANGER,
+    GRANTED,
+    MEMBER,
+    OWNER,
+    ADMIN,
+    ADMIN_READ,
+    ADMIN_WRITE,
+    USER_WRITE,
+    REVOKED,
+)
+
+
+@dataclass
+class World:
+    """One of everything that can be asked for, and a token for every caller but anonymous."""
+
+    plane: ControlPlane
+    host: Host
+    owner: User
+    stranger: User
+    member: User
+    owned_token: ApiToken
+    workspace: Workspace
+    enrollment: Enrollment
+    event: AuditEvent
+    #: Recognisable wherever it turns up.
+    marker: str
+    tokens: dict[str, str] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+
+    async def actor(self, caller: str) -> Actor:
+        """The caller as a transport would know them, from their token.
+
+        Raises:
+            Unauthenticated: their token is no good any more.
+        """
+        token = self.tokens.get(caller)
+        return anonymous(SOURCE) if token is None else await actor_of(token)
+
+    def id(self, type_name: str) -> str:
+        """The id of the world's one object of a type."""
+        rows = {
+            "Machine": self.host.machine.id,
+            "Gpu": self.host.gpus[0].id,
+            "User": self.owner.id,
+            "ApiToken": self.owned_token.id,
+            "Workspace": self.workspace.id,
+            "Enrollment": self.enrollment.id,
+            "AuditEvent": self.event.id,
+        }
+        return encode_id(type_name, rows[type_name])
+
+
+async def make_world(plane: ControlPlane) -> World:
+    marker = f"m{secrets.token_hex(6)}"
+    host = await make_host(plane, f"{marker}-node", labels=[("rack", f"{marker}-rack")])
+    await host.publish()
+    users = {
+        caller: await make_user(role=Role.ADMIN if caller.startswith("admin") else Role.USER)
+        for caller in CALLERS
+        if caller != ANONYMOUS
+    }
+    workspace = await make_workspace(users[MEMBER], name=f"{marker}-lab")
+    await host.grant(user_id=users[GRANTED].id)
+    await host.grant(user_id=users[USER_WRITE].id)
+    await host.grant(user_id=users[REVOKED].id)
+    await host.grant(workspace_id=workspace.id)
+    _, owned = await api_token(users[OWNER], Scope.READ, name=f"{marker}-token")
+    _, enrollment = await create_enrollment(SYSTEM, plane.settings, machine_name=f"{marker}-next")
+    owner = await actor_of(await session_token(users[OWNER]))
+    await audit.record(owner, "createApiToken", target=("ApiToken", owned.id))
+    event = await AuditEvent.get(action="createApiToken", actor_id=users[OWNER].id)
+    world = World(
+        plane=plane,
+        host=host,
+        owner=users[OWNER],
+        stranger=users[STRANGER],
+        member=users[MEMBER],
+        owned_token=owned,
+        workspace=workspace,
+        enrollment=enrollment,
+        event=event,
+        marker=marker,
+        users=users,
+    )
+    scopes = {
+        ADMIN_READ: Scope.READ,
+        ADMIN_WRITE: Scope.WRITE,
+        USER_WRITE: Scope.WRITE,
+        REVOKED: Scope.WRITE,
+    }
+    for caller, user in users.items():
+        if caller in scopes:
+            world.tokens[caller], row = await api_token(user, scopes[caller])
+            if caller == REVOKED:
+                await revoke_api_token(SYSTEM, row.id)
+        else:
+            world.tokens[caller] = await session_token(user)
+    return world
+
+
+async def dump(*, without: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    """Every row of every table but those of `without`, in no order that means anything."""
+    connection = get_connection("default")
+    if connection.capabilities.dialect == "sqlite":
+        names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    else:
+        names = "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'"
+    tables = [row["name"] for row in await connection.execute_query_dict(names)]
+    assert "machine_grant" in tables
+    return {
+        table: sorted(
+            repr(sorted(row.items()))
+            for row in await connection.execute_query_dict(f'SELECT * FROM "{table}"')  # noqa: S608 - the database's own names
+        )
+        for table in sorted(tables)
+        if table not in without
+    }
