@@ -7,15 +7,18 @@ chose do not have.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from remotegpu_protocol.grammar import clean_text
 
 Row = TypeVar("Row")
 Value = int | float
 
+#: Characters of a label's value.
+_LONGEST: Final = 255
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Field(Generic[Row]):
     """One measured value of a row; None where it was not measured, which is not exposed."""
 
@@ -36,7 +39,8 @@ def label_set(labels: Mapping[str, str]) -> str:
 
 def _label_value(text: str) -> str:
     # Printable ASCII is clean already, and nearly everything is.
-    cleaned = text if text.isascii() and text.isprintable() else clean_text(text)
+    clean = len(text) <= _LONGEST and text.isascii() and text.isprintable()
+    cleaned = text if clean else clean_text(text, _LONGEST)
     return cleaned.replace("\\", "\\\\").replace('"', '\\"')
 
 
