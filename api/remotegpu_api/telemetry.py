@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from remotegpu_api.live.group import Group
 from remotegpu_api.live.hub import Hub
 from remotegpu_core.tasks import end, keep_running
 
@@ -75,6 +74,11 @@ class Telemetry:
             yield metric
 
 
+class Counted(Protocol):
+    @property
+    def executions(self) -> int: ...
+
+
 class Executions:
     """Adds up what groups count each for themselves, past their end.
 
@@ -83,9 +87,9 @@ class Executions:
 
     def __init__(self) -> None:
         self._ended = 0
-        self._seen: set[Group] = set()
+        self._seen: set[Counted] = set()
 
-    def look(self, groups: Iterable[Group]) -> int:
+    def look(self, groups: Iterable[Counted]) -> int:
         """Executions until now, those of the groups that are there included."""
         now = set(groups)
         self._ended += sum(group.executions for group in self._seen - now)
