@@ -74,7 +74,8 @@ class PrometheusServer:
         targets = httpx.get(f"{self.url}/api/v1/targets", trust_env=False, timeout=10).json()
         failed = [t["lastError"] for t in targets["data"]["activeTargets"] if t["lastError"]]
         log = (self.folder / "prometheus.log").read_text(errors="replace")
-        return failed + re.findall(r"^.*level=(?:warn|error).*$", log, re.MULTILINE)
+        lines = re.findall(r"^.*level=(?:warn|error)\b.*$", log, re.MULTILINE | re.IGNORECASE)
+        return failed + [line for line in lines if "scrape" in line]
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Wait until what is asked of it has the answer that a test counts on.
