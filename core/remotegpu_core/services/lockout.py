@@ -8,6 +8,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import LockedOut
 from remotegpu_core.models import SignInFailure
+from remotegpu_core.secret import secret_hash
 
 #: Milliseconds that a lock holds, and that failures are remembered.
 LOCK = 15 * 60 * 1000
@@ -20,11 +21,17 @@ ACCOUNT_LIMIT = 100
 
 
 def _keys(username_key: str, source: str) -> list[tuple[str, int]]:
+    name = _hidden(username_key)
     return [
-        (f"pair {username_key} {source}", PAIR_LIMIT),
+        (f"pair {name} {source}", PAIR_LIMIT),
         (f"source {source}", SOURCE_LIMIT),
-        (f"account {username_key}", ACCOUNT_LIMIT),
+        (f"account {name}", ACCOUNT_LIMIT),
     ]
+
+
+def _hidden(username_key: str) -> str:
+    """What stands for a name: some people type their password where the name belongs."""
+    return secret_hash(username_key)[:32]
 
 
 async def count_attempt(username_key: str, source_address: str | None) -> None:
@@ -79,8 +86,9 @@ async def forgive(username_key: str, source_address: str | None) -> None:
 
 async def forgive_account(username_key: str) -> None:
     """An administrator set a new password: let the user in from everywhere."""
-    await SignInFailure.filter(key__startswith=f"pair {username_key} ").delete()
-    await SignInFailure.filter(key=f"account {username_key}").delete()
+    name = _hidden(username_key)
+    await SignInFailure.filter(key__startswith=f"pair {name} ").delete()
+    await SignInFailure.filter(key=f"account {name}").delete()
 
 
 async def prune() -> None:
