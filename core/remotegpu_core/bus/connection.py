@@ -32,5 +32,9 @@ def connect(url: str | None) -> Redis:
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
         )
-    except (RedisError, ValueError) as error:
-        raise InvalidInput(f"REMOTEGPU_REDIS_URL cannot be used: {error}.") from None
+    except (RedisError, ValueError, TypeError):
+        # The reason that they give may repeat a password that was not escaped.
+        raise InvalidInput(
+            "REMOTEGPU_REDIS_URL cannot be used. Expected redis://:password@host:port/0, special "
+            "characters of the password percent-encoded."
+        ) from None

@@ -15,11 +15,15 @@ log = structlog.get_logger()
 
 Callback = Callable[[bytes], None]
 
+#: Seconds without a message after which the server is asked whether it is there, and within which
+#: it has to answer.
+QUIET = 5.0
+
 
 class Listener:
     """Channels with their callbacks, each channel subscribed once, resubscribed after a loss.
 
-    Callbacks run on the reader's task: they do not block and do not raise.
+    Callbacks run on the reader's task and do not block; what they raise is logged.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -94,7 +98,11 @@ class Listener:
     async def _connect(self) -> None:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         asked = set(self._callbacks)
-        await pubsub.subscribe(*asked)
+        try:
+            await pubsub.subscribe(*asked)
+        except BaseException:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            raise
         self._pubsub = pubsub
         # Channels that came and went while the answer was on its way.
         if late := set(self._callbacks) - asked:
@@ -109,10 +117,25 @@ class Listener:
                 await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
     async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        heard_at, asked = loop.time(), False
         while (pubsub := self._pubsub) is not None:
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-            if message is None or message["type"] != "message":
-                continue
-            data = message["data"]
-            for callback in tuple(self._callbacks.get(message["channel"].decode(), ())):
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=QUIET)
+            if message is not None:
+                heard_at, asked = loop.time(), False
+                if message["type"] == "message":
+                    self._deliver(message["channel"].decode(), message["data"])
+            elif loop.time() - heard_at >= QUIET:
+                # Nothing was said, or the other end vanished without a word.
+                if asked:
+                    raise TimeoutError(f"no answer within {QUIET:.0f} s")
+                await pubsub.ping()
+                heard_at, asked = loop.time(), True
+
+    def _deliver(self, channel: str, data: bytes) -> None:
+        for callback in tuple(self._callbacks.get(channel, ())):
+            try:
                 callback(data)
+            except Exception:
+                # One follower's bug must not deafen the process.
+                log.exception("bus.callback_failed", channel=channel)

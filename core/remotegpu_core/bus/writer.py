@@ -17,6 +17,9 @@ Write = Callable[[Pipeline], object]
 #: Writes that may wait before `put` makes its caller wait, and how many one round trip takes.
 MAX_PENDING = 4096
 MAX_BATCH = 512
+#: Seconds between two attempts while Redis is away, and for what is pending at the end.
+RETRY_AFTER = 0.2
+LAST_CHANCE = 1.0
 
 
 class Writer:
@@ -29,6 +32,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._away = False
 
@@ -36,18 +41,30 @@ class Writer:
         self._task = asyncio.create_task(self._run(), name="bus-writer")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        """End, after what is pending was sent if that does not take long."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_CHANCE):
+                await self._idle.wait()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
 
     async def put(self, write: Write) -> None:
-        """Queue a write; waits while the queue is full, which is the back-pressure on ingest."""
+        """Queue a write; waits while the queue is full, which is the back-pressure on ingest.
+
+        While Redis is away nobody waits for it: heartbeats come the same way as samples.
+        """
         while len(self._pending) >= MAX_PENDING:
+            if self._away:
+                self.dropped += 1
+                return
             self._room.clear()
             await self._room.wait()
         self._pending.append(write)
+        self._idle.clear()
         self._wake.set()
 
     async def _run(self) -> None:
@@ -58,20 +75,33 @@ class Writer:
                 self._wake.clear()
             self._room.set()
             await self._send(batch)
+            if not self._pending:
+                self._idle.set()
 
     async def _send(self, batch: list[Write]) -> None:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for write in batch:
                     write(pipeline)
-                await pipeline.execute(raise_on_error=False)
+                answers = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
-            self.dropped += len(batch)
-            if not self._away:
-                self._away = True
-                log.warning("bus.away", error=str(error), effect="live samples are dropped")
-            await asyncio.sleep(0.2)
-        else:
-            if self._away:
-                self._away = False
-                log.info("bus.back", dropped=self.dropped)
+            # What waits behind is as old as what was lost, and its writers wait for room.
+            self._lost(len(batch) + len(self._pending), error)
+            self._pending.clear()
+            self._wake.clear()
+            self._room.set()
+            await asyncio.sleep(RETRY_AFTER)
+            return
+        refusals = [answer for answer in answers if isinstance(answer, Exception)]
+        if refusals:
+            # Out of memory, read-only, ...: it answers, and keeps nothing.
+            self._lost(len(refusals), refusals[0])
+        elif self._away:
+            self._away = False
+            log.info("bus.back", dropped=self.dropped)
+
+    def _lost(self, count: int, error: Exception) -> None:
+        self.dropped += count
+        if not self._away:
+            self._away = True
+            log.warning("bus.away", error=str(error), effect="live samples are dropped")
