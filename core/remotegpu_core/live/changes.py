@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
+from remotegpu_core.errors import CursorExpired
 from remotegpu_core.models import MachineChange
 from remotegpu_core.services.changes import BATCH, changes_after, current_sequence
 from remotegpu_core.versions import Topic, VersionWatch
@@ -22,15 +23,26 @@ class ChangeFeed:
         versions.on_change(Topic.MACHINE_CHANGES, self._advance)
 
     async def follow(self, after: int) -> AsyncIterator[MachineChange]:
-        """Every change after the sequence `after`, in order, without end and without a gap."""
+        """Every change after the sequence `after`, in order, without end and without a gap.
+
+        Raises:
+            CursorExpired: the follower fell so far behind that what comes next is not kept.
+        """
         position = after
         while True:
             # Taken before the look: what comes in after it rings this very bell.
             bell = self._bell
-            for change in await self._after(position):
+            found = await self._after(position)
+            for change in found:
+                if change.sequence != position + 1:
+                    raise CursorExpired(
+                        "You fell behind further than changes are kept: query the machines "
+                        "again and subscribe without after.",
+                        field="after",
+                    )
                 position = change.sequence
                 yield change
-            if self._read_up_to is None or self._read_up_to <= position:
+            if len(found) < BATCH:
                 await bell.wait()
 
     async def _after(self, position: int) -> Sequence[MachineChange]:

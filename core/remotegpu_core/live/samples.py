@@ -19,7 +19,6 @@ class _Watched:
     machine_id: uuid.UUID
     followers: dict[Follower, float] = field(default_factory=dict)
     latest: Sample | None = None
-    wished: float | None = None
 
     @property
     def interval(self) -> float:
@@ -45,6 +44,10 @@ class SampleFeed:
         self._bus = bus
         self._replica_id = replica_id
         self._watched: dict[uuid.UUID, _Watched] = {}
+        #: What the bus was last told, by machine.
+        self._wished: dict[uuid.UUID, float] = {}
+        self._renew_now = asyncio.Event()
+        bus.listener.on_gap(self._renew_now.set)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -56,7 +59,8 @@ class SampleFeed:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        await self._bus.wish_rate(self._replica_id, dict.fromkeys(self._watched))
+        await self._bus.wish_rate(self._replica_id, dict.fromkeys(self._wished))
+        self._wished.clear()
 
     @property
     def watched(self) -> frozenset[uuid.UUID]:
@@ -71,7 +75,7 @@ class SampleFeed:
             await self._bus.listener.subscribe(sample_channel(machine_id), watched.receive)
         else:
             watched.followers[follower] = max(interval, MIN_SAMPLE_INTERVAL)
-        await self._wish(watched)
+        await self._wish(machine_id)
 
     async def unfollow(self, machine_id: uuid.UUID, follower: Follower) -> None:
         watched = self._watched.get(machine_id)
@@ -80,10 +84,7 @@ class SampleFeed:
         if not watched.followers:
             del self._watched[machine_id]
             await self._bus.listener.unsubscribe(sample_channel(machine_id), watched.receive)
-            if machine_id in self._watched:
-                # Followed anew in the meantime: that wish stands.
-                return
-        await self._wish(watched)
+        await self._wish(machine_id)
 
     async def samples(
         self, machine_id: uuid.UUID, *, interval: float | None
@@ -99,9 +100,9 @@ class SampleFeed:
             newest[:] = [sample]
             arrived.set()
 
-        # Live viewers without a wish get one sample a second, as dashboards draw them.
-        await self.follow(machine_id, follower, interval=1.0 if interval is None else interval)
         try:
+            # Live viewers without a wish get one sample a second, as dashboards draw them.
+            await self.follow(machine_id, follower, interval=1.0 if interval is None else interval)
             known = (await self._bus.live([machine_id])).get(machine_id)
             if known is not None and known.sample is not None and not newest:
                 follower(known.sample)
@@ -121,22 +122,27 @@ class SampleFeed:
         finally:
             await self.unfollow(machine_id, follower)
 
-    async def _wish(self, watched: _Watched) -> None:
+    async def _wish(self, machine_id: uuid.UUID) -> None:
         """Tell the bus when what this process wants of a machine has changed."""
-        wished = watched.interval if watched.followers else None
+        watched = self._watched.get(machine_id)
+        # As things are now: whoever changed them while we waited may have told the bus already.
+        wished = watched.interval if watched is not None else None
         if wished is not None and wished >= SAMPLE_INTERVAL:
             wished = None
-        if wished != watched.wished:
-            watched.wished = wished
-            await self._bus.wish_rate(self._replica_id, {watched.machine_id: wished})
+        if wished == self._wished.get(machine_id):
+            return
+        if wished is None:
+            del self._wished[machine_id]
+        else:
+            self._wished[machine_id] = wished
+        await self._bus.wish_rate(self._replica_id, {machine_id: wished})
 
     async def _renew(self) -> None:
+        """Repeat what is wished before it expires, and at once when the bus may have lost it."""
         while True:
-            await asyncio.sleep(WATCH_LIFETIME / 3000)
-            wishes: dict[uuid.UUID, float | None] = {
-                watched.machine_id: watched.wished
-                for watched in self._watched.values()
-                if watched.wished is not None
-            }
-            if wishes:
-                await self._bus.wish_rate(self._replica_id, wishes)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_LIFETIME / 3000):
+                    await self._renew_now.wait()
+            self._renew_now.clear()
+            if self._wished:
+                await self._bus.wish_rate(self._replica_id, dict(self._wished))
