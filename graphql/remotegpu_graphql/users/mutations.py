@@ -3,6 +3,7 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.actor import Role
+from remotegpu_core.errors import InvalidInput
 from remotegpu_core.services import users
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
@@ -58,8 +59,14 @@ class UsersMutation:
         info: Info,
         input: Annotated[ChangePasswordInput, strawberry.argument(description="Old and new.")],
     ) -> ChangePasswordPayload | None:
-        user = await users.change_password(
-            info.context.actor, input.current_password, input.new_password
-        )
+        try:
+            user = await users.change_password(
+                info.context.actor, input.current_password, input.new_password
+            )
+        except InvalidInput as error:
+            # The rules speak of the password; here there are two.
+            if error.field == ["password"]:
+                error.field = ["newPassword"]
+            raise
         await info.context.nudge()
         return ChangePasswordPayload(user=User.of(user))
