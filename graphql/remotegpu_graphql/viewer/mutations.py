@@ -2,6 +2,7 @@ from typing import Annotated
 
 import strawberry
 
+from remotegpu_core.actor import anonymous
 from remotegpu_core.services import sign_in
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
@@ -70,5 +71,7 @@ class ViewerMutation:
         context = info.context
         user = await context.loaders.user.load(context.actor.require_user())
         await sign_in.sign_out(context.actor)
+        # What follows in this document is nobody's either.
+        context.actor = anonymous(context.actor.source_address)
         await context.nudge()
         return SignOutPayload(user=None if user is None else User.of(user))
