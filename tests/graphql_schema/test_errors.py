@@ -1,0 +1,550 @@
+"""How whatever goes wrong is told: to whom, with which code, and what is kept back."""
+
+import json
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from remotegpu_core.actor import Actor, ActorKind
+from remotegpu_core.clock import now_ms
+from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.models import AuditEvent, Machine, Outcome
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.engine import Engine, RequestRefused
+from remotegpu_graphql.errors import ErrorCode, is_user_error
+from remotegpu_graphql.ids import encode_id
+from tests.graphql_schema.asking import ask, codes, following
+from tests.graphql_schema.hosts import inventory, make_host
+from tests.graphql_schema.people import PASSWORD, as_admin, as_user, make_user
+
+ANONYMOUS = Actor(ActorKind.ANONYMOUS)
+PLANTED = "planted-s3cret-value"
+
+
+async def _break(machine_id: Any) -> None:
+    """Leave a row that no code of ours writes: a specification that is none."""
+    await Machine.filter(id=machine_id).update(host={"no_hostname": PLANTED})
+
+
+async def test_surprise_is_masked_and_logged(plane: ControlPlane) -> None:
+    host, whole = await make_host(plane), await make_host(plane)
+    await _break(host.machine.id)
+    query = "query Q($ids: [ID!]!) { nodes(ids: $ids) { id ... on Machine { specs { kernel } } } }"
+    with capture_logs() as logs:
+        body = await ask(plane, await as_admin(), query, {"ids": [host.id, whole.id]})
+    (error,) = body["errors"]
+    incident = error["extensions"]["incident"]
+    assert error == {
+        "message": f"Something went wrong on the server. Its log has it as incident {incident}.",
+        "locations": [{"line": 1, "column": 64}],
+        "path": ["nodes", 0, "specs"],
+        "extensions": {"code": "INTERNAL", "incident": incident},
+    }
+    # The rest of the answer stands.
+    assert body["data"]["nodes"] == [
+        {"id": host.id, "specs": None},
+        {"id": whole.id, "specs": {"kernel": "6.1.0-18-amd64"}},
+    ]
+    text = json.dumps(body)
+    for kept_back in ("KeyError", "hostname", "Traceback", "remotegpu_graphql", PLANTED):
+        assert kept_back not in text, kept_back
+    (logged,) = [entry for entry in logs if entry["event"] == "graphql.internal_error"]
+    assert logged["incident"] == incident
+    assert logged["log_level"] == "error"
+    assert logged["path"] == ["nodes", 0, "specs"]
+    kind, raised, _ = logged["exc_info"]
+    assert (kind, str(raised)) == (KeyError, "'hostname'")
+
+
+async def test_every_incident_has_an_id_of_its_own(plane: ControlPlane) -> None:
+    host, admin = await make_host(plane), await as_admin()
+    await _break(host.machine.id)
+    query = "query Q($id: ID!) { a: machine(id: $id) { specs { kernel } } b: machine(id: $id) { specs { kernel } } }"
+    with capture_logs():
+        bodies = [await ask(plane, admin, query, {"id": host.id}) for _ in range(2)]
+    found = {error["extensions"]["incident"] for body in bodies for error in body["errors"]}
+    assert len(found) == 4
+
+
+async def test_null_goes_up_to_what_may_be_null(plane: ControlPlane) -> None:
+    """A failed non-null field takes its object along, and the list that the object is in."""
+    host, whole = await make_host(plane, "a"), await make_host(plane, "b")
+    await Machine.filter(id=host.machine.id).update(
+        host={**host.machine.host, "disks": [{"no": "name"}]}
+    )
+    query = "{ machines { totalCount edges { node { name specs { kernel disks { name } } } } } }"
+    with capture_logs():
+        body = await ask(plane, await as_admin(), query)
+    assert codes(body) == ["INTERNAL"]
+    nodes = [edge["node"] for edge in body["data"]["machines"]["edges"]]
+    assert nodes[0] == {"name": "a", "specs": None}
+    assert nodes[1]["specs"]["disks"] == [{"name": "nvme0n1"}]
+    assert whole.id
+
+    await Machine.filter(id=host.machine.id).update(
+        host={**host.machine.host, "addresses": [{"no": "address"}]}
+    )
+    with capture_logs():
+        body = await ask(
+            plane,
+            await as_admin(),
+            "{ machines { edges { node { addresses { address } } } } fleet { machines { total } } }",
+        )
+    assert body["data"] == {"machines": None, "fleet": {"machines": {"total": 2}}}
+
+
+async def test_value_of_ours_that_does_not_fit_its_type_is_our_fault(plane: ControlPlane) -> None:
+    """Not INVALID_INPUT: the caller cannot mend it, and the message would tell the value."""
+    host = await make_host(plane)
+    gpu = host.gpus[0]
+    gpu.details = {**gpu.details, "serial": {"value": PLANTED}}
+    await gpu.save()
+    with capture_logs() as logs:
+        body = await ask(
+            plane,
+            await as_admin(),
+            "query Q($id: ID!) { gpu(id: $id) { serial uuid } }",
+            {"id": host.gpu_ids[0]},
+        )
+    assert codes(body) == ["INTERNAL"]
+    assert body["data"] == {"gpu": {"serial": None, "uuid": gpu.uuid}}
+    assert PLANTED not in json.dumps(body)
+    assert [entry["event"] for entry in logs] == ["graphql.internal_error"]
+
+
+async def test_absurd_core_count_is_no_error(plane: ControlPlane) -> None:
+    """The protocol lets a host claim more than an Int holds."""
+    host = await make_host(plane)
+    await Machine.filter(id=host.machine.id).update(
+        host={**host.machine.host, "cpu_count": 2**53 - 1}
+    )
+    query = "query Q($id: ID!) { machine(id: $id) { specs { cpuCount kernel } } }"
+    body = await ask(plane, await as_admin(), query, {"id": host.id})
+    assert body["data"]["machine"]["specs"] == {"cpuCount": None, "kernel": "6.1.0-18-amd64"}
+    assert "errors" not in body
+
+
+async def test_surprise_in_a_mutation_is_masked(plane: ControlPlane) -> None:
+    host, admin = await make_host(plane), await as_admin()
+    await _break(host.machine.id)
+    user = encode_id("User", (await make_user()).id)
+    with capture_logs():
+        body = await ask(
+            plane,
+            admin,
+            "mutation M($m: ID!, $u: ID!) { grantMachine(input: {machineId: $m, userId: $u}) "
+            "{ machine { specs { kernel } name } userErrors { code } } }",
+            {"m": host.id, "u": user},
+        )
+    assert codes(body) == ["INTERNAL"]
+    machine = {"specs": None, "name": host.machine.name}
+    assert body["data"]["grantMachine"] == {"machine": machine, "userErrors": []}
+
+
+async def test_surprise_in_a_subscription_is_masked(plane: ControlPlane) -> None:
+    host, admin = await make_host(plane), await as_admin()
+    source = "subscription { machineChanged { kind machine { specs { kernel } } } }"
+    with capture_logs() as logs:
+        async with following(plane, admin, source) as live:
+            assert (await live.data())["machineChanged"]["kind"] == "READY"
+            changed = inventory(host.machine.name, gpus=1)
+            await host.report(changed)
+            await _break(host.machine.id)
+            body = await live.next()
+    if "errors" in body:
+        assert codes(body) == ["INTERNAL"]
+        assert body["data"]["machineChanged"]["machine"] == {"specs": None}
+        assert any(entry["event"] == "graphql.internal_error" for entry in logs)
+    else:
+        pytest.fail("the change was told before the row was broken")
+
+
+async def test_source_that_raises_ends_the_subscription(plane: ControlPlane) -> None:
+    """Whatever a stream raises is masked and logged too."""
+    engine, admin = Engine(), await as_admin()
+    operation = engine.prepare(
+        "subscription { fleetChanged { machines { total } } }", None, signed_in=True
+    )
+    context = Context(plane, admin)
+    responses = engine.follow(operation, {}, context)
+    assert (await anext(responses)).data == {"fleetChanged": {"machines": {"total": 0}}}
+    context._actor = None
+    await make_host(plane)
+    with capture_logs() as logs, pytest.raises(RequestRefused) as refused:
+        await anext(responses)
+    (error,) = refused.value.errors
+    assert (error.extensions or {})["code"] == "INTERNAL"
+    assert "viewer" not in error.message
+    assert any(entry["event"] == "graphql.internal_error" for entry in logs)
+
+
+# --- user errors and top-level errors
+
+
+def _subclasses(cls: type[RemoteGPUError]) -> list[type[RemoteGPUError]]:
+    return [cls, *(found for sub in cls.__subclasses__() for found in _subclasses(sub))]
+
+
+def test_every_error_of_the_domain_is_told_in_one_way() -> None:
+    told = {cls.code: is_user_error(cls("message")) for cls in _subclasses(RemoteGPUError)}
+    assert {code for code, as_user_error in told.items() if as_user_error} == {
+        code.value for code in ErrorCode if code is not ErrorCode.FORBIDDEN
+    }
+    assert {code for code, as_user_error in told.items() if not as_user_error} == {
+        *("INTERNAL", "UNAUTHENTICATED", "FORBIDDEN"),
+        *("ENROLLMENT_REFUSED", "CURSOR_EXPIRED", "UNAVAILABLE"),
+    }
+
+
+CREATE_USER = (
+    "mutation M($input: CreateUserInput!) { createUser(input: $input) "
+    "{ user { id } userErrors { field message code } } }"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "code"),
+    [
+        ({"username": "-x"}, ["username"], "INVALID_INPUT"),
+        ({"username": ""}, ["username"], "INVALID_INPUT"),
+        ({"username": "x" * 65}, ["username"], "INVALID_INPUT"),
+        ({"username": "a\nb"}, ["username"], "INVALID_INPUT"),
+        ({"password": "short"}, ["password"], "INVALID_INPUT"),
+        ({"password": "x" * 300}, ["password"], "INVALID_INPUT"),
+        ({"password": "aaaaaaaaaa"}, ["password"], "INVALID_INPUT"),
+        ({"username": "admin"}, ["username"], "CONFLICT"),
+        ({"username": "ADMIN"}, ["username"], "CONFLICT"),
+    ],
+)
+async def test_what_the_caller_can_mend_is_a_user_error(
+    plane: ControlPlane, given: dict[str, str], field: list[str], code: str
+) -> None:
+    admin = await as_admin()
+    wish = {"username": "somebody", "password": PASSWORD, **given}
+    body = await ask(plane, admin, CREATE_USER, {"input": wish})
+    assert "errors" not in body
+    payload = body["data"]["createUser"]
+    assert payload["user"] is None
+    (error,) = payload["userErrors"]
+    assert (error["field"], error["code"]) == (field, code)
+    assert error["message"].endswith(".")
+    assert wish["password"] not in error["message"]
+    event = await AuditEvent.filter(action="createUser").order_by("-id").first()
+    assert event is not None
+    assert event.outcome is Outcome.FAILED
+    assert event.details == {"code": code, "field": ".".join(field)}
+
+
+async def test_scope_that_one_does_not_have_is_a_user_error(plane: ControlPlane) -> None:
+    body = await ask(
+        plane,
+        await as_user(),
+        'mutation { createApiToken(input: {name: "x", scopes: [ADMIN]}) '
+        "{ token userErrors { field code } } }",
+    )
+    assert body["data"]["createApiToken"] == {
+        "token": None,
+        "userErrors": [{"field": ["scopes"], "code": "FORBIDDEN"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mutation", "field"),
+    [
+        ('createApiToken(input: {name: "", scopes: [READ]})', ["name"]),
+        ('createApiToken(input: {name: "a\\tb", scopes: [READ]})', ["name"]),
+        ('createApiToken(input: {name: "x", scopes: []})', ["scopes"]),
+        (
+            'createApiToken(input: {name: "x", scopes: [READ], expiresAt: "2001-01-01T00:00:00Z"})',
+            ["expiresAt"],
+        ),
+        ('createWorkspace(input: {name: ""})', ["name"]),
+        ('createEnrollment(input: {machineName: "a b"})', ["machineName"]),
+        ("createEnrollment(input: {})", ["machineName"]),
+        (
+            'createEnrollment(input: {machineName: "x", labels: [{key: "a b", value: ""}]})',
+            ["labels"],
+        ),
+        (
+            (
+                'createEnrollment(input: {machineName: "x", '
+                'labels: [{key: "a", value: "1"}, {key: "a", value: "2"}]})'
+            ),
+            ["labels"],
+        ),
+    ],
+)
+async def test_field_of_a_user_error(plane: ControlPlane, mutation: str, field: list[str]) -> None:
+    name = mutation.partition("(")[0]
+    source = f"mutation {{ {mutation} {{ userErrors {{ field code message }} }} }}"
+    body = await ask(plane, await as_admin(), source)
+    (error,) = body["data"][name]["userErrors"]
+    assert (error["field"], error["code"]) == (field, "INVALID_INPUT")
+
+
+async def test_neither_and_both_of_user_and_workspace(plane: ControlPlane) -> None:
+    admin, host = await as_admin(), await make_host(plane)
+    user = encode_id("User", (await make_user()).id)
+    workspace = encode_id("Workspace", host.machine.id)
+    for name in ("grantMachine", "revokeMachineGrant"):
+        for given in ({}, {"userId": user, "workspaceId": workspace}):
+            body = await ask(
+                plane,
+                admin,
+                f"mutation M($input: {name[0].upper()}{name[1:]}Input!) {{ {name}(input: $input) "
+                "{ userErrors { field code } } }",
+                {"input": {"machineId": host.id, **given}},
+            )
+            assert body["data"][name]["userErrors"] == [
+                {"field": ["userId"], "code": "INVALID_INPUT"}
+            ]
+
+
+async def test_what_the_caller_cannot_mend_is_top_level(plane: ControlPlane) -> None:
+    query = "{ fleet { machines { total } } users { totalCount } }"
+    body = await ask(plane, ANONYMOUS, query)
+    assert body["data"] == {"fleet": None, "users": None}
+    assert codes(body) == ["UNAUTHENTICATED", "UNAUTHENTICATED"]
+    assert [error["path"] for error in body["errors"]] == [["fleet"], ["users"]]
+    body = await ask(plane, await as_user(), query)
+    # Partial data: what one may see is there.
+    assert body["data"] == {"fleet": {"machines": {"total": 0}}, "users": None}
+    assert codes(body) == ["FORBIDDEN"]
+    assert body["errors"][0]["message"] == "Only an admin may do this."
+
+
+# --- requests that do not run
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("Int", "five"),
+        ("Int", 1.5),
+        ("Int", 2**31),
+        ("Int", True),
+        ("Int!", None),
+        ("MachineFilter", {"presence": ["SLEEPING"]}),
+        ("MachineFilter", {"unknown": 1}),
+        ("MachineFilter", {"labels": [{"key": "a"}]}),
+        ("MachineFilter", {"text": 5}),
+        ("MachineFilter", 5),
+        ("AuditFilter", {"since": "yesterday"}),
+    ],
+)
+async def test_variables_that_do_not_fit(plane: ControlPlane, declared: str, value: Any) -> None:
+    uses = {
+        "Int": "machines(first: $v)",
+        "Int!": "machines(first: $v)",
+        "MachineFilter": "machines(filter: $v)",
+        "AuditFilter": "auditEvents(filter: $v)",
+    }
+    query = f"query Q($v: {declared}) {{ {uses[declared]} {{ totalCount }} }}"
+    body = await ask(plane, await as_admin(), query, {"v": value})
+    assert codes(body) == ["INVALID_INPUT"]
+    assert "data" not in body
+    assert "$v" in body["errors"][0]["message"]
+
+
+async def test_variable_that_is_missing(plane: ControlPlane) -> None:
+    body = await ask(plane, await as_admin(), "query Q($id: ID!) { node(id: $id) { id } }")
+    assert codes(body) == ["INVALID_INPUT"]
+    assert "data" not in body
+
+
+async def test_variables_are_not_quoted(plane: ControlPlane) -> None:
+    """Passwords come in variables, and clients log errors."""
+    sign_in = "mutation M($input: SignInInput!) { signIn(input: $input) { token } }"
+    for wrong in (
+        {"username": "a", "password": PLANTED, "extra": 1},
+        {"password": PLANTED},
+        {"username": "a", "password": [PLANTED]},
+        {"username": "a", "password": {"x": PLANTED}},
+        PLANTED,
+        [PLANTED],
+    ):
+        body = await ask(plane, ANONYMOUS, sign_in, {"input": wrong})
+        assert codes(body)[0] == "INVALID_INPUT"
+        assert PLANTED not in json.dumps(body), wrong
+
+
+async def test_too_many_variables_that_do_not_fit(plane: ControlPlane) -> None:
+    query = "query Q($ids: [ID!]!) { nodes(ids: $ids) { id } }"
+    body = await ask(plane, await as_admin(), query, {"ids": [1.5] * 500})
+    assert set(codes(body)) == {"INVALID_INPUT"}
+    assert len(body["errors"]) <= 60
+
+
+async def test_null_where_a_default_allowed_it(plane: ControlPlane) -> None:
+    query = "query Q($ids: [ID!] = []) { nodes(ids: $ids) { id } fleet { machines { total } } }"
+    body = await ask(plane, await as_admin(), query, {"ids": None})
+    assert codes(body) == ["INVALID_INPUT"]
+    assert body["data"] == {"nodes": None, "fleet": {"machines": {"total": 0}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "operation", "code"),
+    [
+        ("{ fleet ", None, "GRAPHQL_PARSE_FAILED"),
+        ("{ nothing }", None, "GRAPHQL_VALIDATION_FAILED"),
+        ("{ fleet }", None, "GRAPHQL_VALIDATION_FAILED"),
+        ("query A { fleet { __typename } }", "B", "GRAPHQL_VALIDATION_FAILED"),
+        (
+            "query A { fleet { __typename } } query B { fleet { __typename } }",
+            None,
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        (
+            "query A { fleet { __typename } } { fleet { __typename } }",
+            None,
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        ("mutation { signIn { token } }", None, "GRAPHQL_VALIDATION_FAILED"),
+        (
+            '{ machines(filter: {text: "a\\u0000"}) { totalCount } }',
+            None,
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        ("{ machines(first: 99999999999) { totalCount } }", None, "GRAPHQL_VALIDATION_FAILED"),
+        ('{ auditEvents(filter: {since: "x"}) { totalCount } }', None, "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_document_that_cannot_run(
+    plane: ControlPlane, source: str, operation: str | None, code: str
+) -> None:
+    body = await ask(plane, await as_admin(), source, operation=operation)
+    assert codes(body)[0] == code
+    assert "data" not in body
+
+
+async def test_operation_is_chosen_by_name(plane: ControlPlane) -> None:
+    source = "query A { fleet { machines { total } } } query B { viewer { user { role } } }"
+    admin = await as_admin()
+    body = await ask(plane, admin, source, operation="B")
+    assert body["data"] == {"viewer": {"user": {"role": "ADMIN"}}}
+    body = await ask(plane, admin, source, operation="C")
+    assert body["errors"][0]["message"] == "There is no operation 'C' in the document."
+    body = await ask(plane, admin, source)
+    assert "operationName" in body["errors"][0]["message"]
+
+
+async def test_same_document_twice(plane: ControlPlane) -> None:
+    """The second time it comes out of the cache, refused or not."""
+    engine, admin = Engine(), await as_admin()
+    for source in ("{ fleet { machines { total } } }", "{ nothing }", _too_deep()):
+        first = await ask(plane, admin, source, engine=engine)
+        assert await ask(plane, admin, source, engine=engine) == first
+
+
+def _too_deep() -> str:
+    return 'query { gpu(id: "x") {' + "machine { gpus {" * 8 + "id" + "}}" * 8 + "} }"
+
+
+# --- texts that no database keeps
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x00b", "\ud800", "\udc00x"])
+async def test_text_that_cannot_be_stored(scaled_out: ControlPlane, text: str) -> None:
+    plane, admin = scaled_out, await as_admin()
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("query Q($v: String) { machines(filter: {text: $v}) { totalCount } }", {"v": text}),
+        (
+            "query Q($v: MachineFilter) { machines(filter: $v) { totalCount } }",
+            {"v": {"text": text}},
+        ),
+        ("query Q($v: String) { machines(after: $v) { totalCount } }", {"v": text}),
+        (
+            "mutation M($v: SignInInput!) { signIn(input: $v) { token } }",
+            {"v": {"username": text, "password": text}},
+        ),
+        ("query Q($v: ID!) { node(id: $v) { id } }", {"v": text}),
+        (
+            "query Q($v: [LabelInput!]) { machines(filter: {labels: $v}) { totalCount } }",
+            {"v": [{"key": "a", "value": text}]},
+        ),
+    ]
+    for source, variables in asked:
+        body = await ask(plane, admin, source, variables)
+        assert codes(body) == ["INVALID_INPUT"], source
+        assert "data" not in body
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\u202e", "é", "\t", "\x1f", "\uffff"])
+async def test_any_other_text_is_only_text(any_plane: ControlPlane, text: str) -> None:
+    admin = await as_admin()
+    query = "query Q($v: String) { machines(filter: {text: $v, gpuModel: $v}) { totalCount } }"
+    body = await ask(any_plane, admin, query, {"v": text})
+    assert body["data"] == {"machines": {"totalCount": 0}}
+    sign_in = "mutation M($v: String!) { signIn(input: {username: $v, password: $v}) { userErrors { code } } }"
+    body = await ask(any_plane, ANONYMOUS, sign_in, {"v": text})
+    assert body["data"] == {"signIn": {"userErrors": [{"code": "INVALID_CREDENTIALS"}]}}
+
+
+async def test_several_mutations_run_in_their_order(plane: ControlPlane) -> None:
+    """Each has its own errors; one that failed does not stop the next."""
+    body = await ask(
+        plane,
+        await as_user(),
+        'mutation { a: createWorkspace(input: {name: "a"}) { workspace { id } } '
+        'b: createApiToken(input: {name: "b", scopes: [READ]}) { apiToken { name createdAt } } '
+        "c: signOut { user { username } userErrors { code } } }",
+    )
+    assert codes(body) == ["FORBIDDEN"]
+    assert body["errors"][0]["path"] == ["a"]
+    assert body["data"]["a"] is None
+    assert body["data"]["b"]["apiToken"]["name"] == "b"
+    assert body["data"]["c"]["userErrors"] == []
+    assert now_ms() > 0
+
+
+async def test_whoever_signed_out_is_nobody(plane: ControlPlane) -> None:
+    """In what follows in the same document too."""
+    body = await ask(
+        plane,
+        await as_user(),
+        'mutation { signOut { user { username } } createApiToken(input: {name: "b", scopes: [READ]}) '
+        "{ token } }",
+    )
+    assert body["data"]["signOut"]["user"] is not None
+    assert codes(body) == ["UNAUTHENTICATED"]
+    assert body["data"]["createApiToken"] is None
+
+
+async def test_whoever_signed_in_is_somebody(plane: ControlPlane) -> None:
+    user = await make_user()
+    body = await ask(
+        plane,
+        ANONYMOUS,
+        "mutation M($u: String!, $p: String!) { signIn(input: {username: $u, password: $p}) "
+        "{ viewer { user { username } apiTokens { totalCount } } } }",
+        {"u": user.username, "p": PASSWORD},
+    )
+    assert body["data"]["signIn"]["viewer"] == {
+        "user": {"username": user.username},
+        "apiTokens": {"totalCount": 0},
+    }
+
+
+async def test_password_rules_name_the_field_that_was_given(plane: ControlPlane) -> None:
+    body = await ask(
+        plane,
+        await as_user(),
+        "mutation M($c: String!, $n: String!) { changePassword(input: {currentPassword: $c, "
+        "newPassword: $n}) { userErrors { field code } } }",
+        {"c": PASSWORD, "n": "short"},
+    )
+    assert body["data"]["changePassword"]["userErrors"] == [
+        {"field": ["newPassword"], "code": "INVALID_INPUT"}
+    ]
+    body = await ask(
+        plane,
+        await as_user(),
+        "mutation M($c: String!, $n: String!) { changePassword(input: {currentPassword: $c, "
+        "newPassword: $n}) { userErrors { field code } } }",
+        {"c": "wrong-Passw0rd", "n": "another-0ne"},
+    )
+    assert body["data"]["changePassword"]["userErrors"] == [
+        {"field": ["currentPassword"], "code": "INVALID_CREDENTIALS"}
+    ]
