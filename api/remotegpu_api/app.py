@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from remotegpu_api.gateway.gateway import Gateway
@@ -28,8 +29,12 @@ async def agent_endpoint(websocket: WebSocket) -> None:
     await state_of(websocket).gateway.serve(websocket)
 
 
-async def live_endpoint(websocket: WebSocket) -> None:
-    await serve_viewer(websocket, state_of(websocket).hub)
+class LiveEndpoint:
+    """An ASGI application rather than a function, to get at the server's own `send`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await serve_viewer(websocket, send, state_of(websocket).hub)
 
 
 async def root(_request: Request) -> Response:
@@ -60,7 +65,7 @@ def create_app(plane: ControlPlane) -> Starlette:
         routes=[
             Route("/", root),
             Route("/graphql", graphql_endpoint, methods=["GET", "POST"]),
-            WebSocketRoute("/graphql", live_endpoint),
+            WebSocketRoute("/graphql", LiveEndpoint()),
             WebSocketRoute("/agent", agent_endpoint),
             Route("/sign-in", sign_in_page, methods=["GET"]),
             Route("/sign-in", create_session, methods=["POST"]),

@@ -30,7 +30,6 @@ class Outbox:
         self._waiting: OrderedDict[Hashable, str | _Live] = OrderedDict()
         self._sequence = 0
         self._fixed = 0
-        self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
@@ -47,7 +46,6 @@ class Outbox:
         self._waiting[self._sequence] = text
         if self._fixed >= MAX_WAITING // 2:
             self._room.clear()
-        self._wake.set()
 
     def put_live(self, slot: Hashable, prefix: str, payload: str) -> None:
         """Queue the newest value of `slot`, in the place of one that waits."""
@@ -57,7 +55,6 @@ class Outbox:
             waiting.dropped += 1
         else:
             self._waiting[slot] = _Live(prefix, payload)
-        self._wake.set()
 
     def forget(self, slot: Hashable) -> None:
         """A live value that nobody wants any more."""
@@ -67,11 +64,10 @@ class Outbox:
         """Wait until there is room for more that must arrive."""
         await self._room.wait()
 
-    async def take(self) -> str:
-        """The next message, as soon as there is one."""
-        while not self._waiting:
-            self._wake.clear()
-            await self._wake.wait()
+    def take(self) -> str | None:
+        """The next message, None when nothing waits."""
+        if not self._waiting:
+            return None
         _, item = self._waiting.popitem(last=False)
         if isinstance(item, _Live):
             return next_message(item.prefix, item.payload, item.dropped)

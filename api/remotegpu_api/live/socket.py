@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+from collections.abc import Hashable
 from typing import Any, Final
 
 import structlog
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remotegpu_api.callers import actor_of, comes_from_here, source_address
@@ -20,11 +22,13 @@ from remotegpu_api.live.messages import (
     ProtocolViolation,
     Subscribe,
     error_message,
+    next_message,
     pong,
     read_message,
 )
 from remotegpu_api.live.outbox import Outbox, Stuck
 from remotegpu_api.live.plans import Plans
+from remotegpu_api.live.sender import Sender
 from remotegpu_api.live.subscription import Subscription
 from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
@@ -32,6 +36,7 @@ from remotegpu_core.errors import Unauthenticated
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_graphql.engine import RequestRefused
+from remotegpu_protocol.close_codes import fit_reason
 
 log = structlog.get_logger()
 
@@ -39,10 +44,15 @@ INIT_TIMEOUT: Final = 5.0
 MAX_SUBSCRIPTIONS: Final = 20
 #: Seconds in which a reader must take at least one message.
 PROGRESS_TIMEOUT: Final = 30.0
+#: Seconds in which it must take a close frame.
+CLOSE_TIMEOUT: Final = 5.0
 
 
-async def serve_viewer(websocket: WebSocket, hub: Hub) -> None:
-    """Serve one websocket at /graphql from its handshake to its end."""
+async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
+    """Serve one websocket at /graphql from its handshake to its end.
+
+    `send` is the server's own, past the wrappers that a websocket object puts around it.
+    """
     settings = hub.plane.settings
     if not comes_from_here(websocket, settings):
         await websocket.close(1008)
@@ -55,16 +65,18 @@ async def serve_viewer(websocket: WebSocket, hub: Hub) -> None:
     if len(hub.sockets) >= settings.max_sockets:
         await websocket.close(CloseCode.TRY_AGAIN_LATER, "Too many viewers: try again later.")
         return
-    await Socket(websocket, hub).serve()
+    await Socket(websocket, send, hub).serve()
 
 
 class Socket:
-    def __init__(self, websocket: WebSocket, hub: Hub) -> None:
+    def __init__(self, websocket: WebSocket, send: Send, hub: Hub) -> None:
         self.hub = hub
         self.outbox = Outbox()
         self.actor: Actor = anonymous(source_address(websocket, hub.plane.settings))
         self.operations: dict[str, Subscription] = {}
         self._websocket = websocket
+        self._sender = Sender(send)
+        self._wake = asyncio.Event()
         self._initialised = False
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
@@ -96,11 +108,21 @@ class Socket:
             await self._tear_down()
 
     def send(self, text: str) -> None:
-        """Queue a message that must arrive; a viewer who takes none is let go."""
+        """Send a message that must arrive; a viewer who takes none is let go."""
+        if self._is_free():
+            self._start(text)
+            return
         try:
             self.outbox.put(text)
         except Stuck:
             self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
+
+    def send_live(self, slot: Hashable, prefix: str, payload: str) -> None:
+        """Send the newest value of `slot`, now or instead of an older one that still waits."""
+        if self._is_free():
+            self._start(next_message(prefix, payload))
+        elif not self._closed:
+            self.outbox.put_live(slot, prefix, payload)
 
     def end(self, operation: Subscription, last_message: str) -> None:
         """An operation is over; its id is free again."""
@@ -115,7 +137,7 @@ class Socket:
         self._stop_operations()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
             # A reader that takes nothing does not take a close frame either.
-            await asyncio.wait_for(self._websocket.close(code, reason[:120]), 5)
+            await asyncio.wait_for(self._websocket.close(code, fit_reason(reason)), CLOSE_TIMEOUT)
 
     async def rights_changed(self, actor: Actor, plans: Plans) -> None:
         self.actor = actor
@@ -202,16 +224,35 @@ class Socket:
         self.operations[operation_id] = subscription
         subscription.start()
 
+    def _is_free(self) -> bool:
+        """Whether nothing waits that the next message would overtake."""
+        return not self._sender.is_busy and not self.outbox and not self._closed
+
+    def _start(self, text: str) -> None:
+        try:
+            self._sender.start(text)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            # The reader notices too, and tears everything down.
+            return
+        if self._sender.is_busy:
+            self._wake.set()
+
     async def _write(self) -> None:
+        """Send what could not be sent at once."""
         try:
             while True:
-                text = await self.outbox.take()
-                async with asyncio.timeout(PROGRESS_TIMEOUT):
-                    await self._websocket.send_text(text)
+                await self._wake.wait()
+                self._wake.clear()
+                while self._sender.is_busy:
+                    async with asyncio.timeout(PROGRESS_TIMEOUT):
+                        await self._sender.finish()
+                    text = self.outbox.take()
+                    if text is not None:
+                        self._start(text)
         except TimeoutError:
             self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Nothing was read for 30 seconds.")
         except (WebSocketDisconnect, RuntimeError, OSError):
-            # The reader notices too, and tears everything down.
+            # As above.
             pass
 
     def close_soon(self, code: int, reason: str) -> None:

@@ -73,7 +73,7 @@ class Subscription:
 
     def deliver(self, stream: Hashable, payload: str) -> None:
         if not self._ended:
-            self._socket.outbox.put_live((self.id, stream), self._prefix, payload)
+            self._socket.send_live((self.id, stream), self._prefix, payload)
 
     def fail(self, errors: list[dict[str, Any]]) -> None:
         if not self._ended:
