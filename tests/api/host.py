@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -287,3 +288,12 @@ async def enrolled(server: Server, admin: str, name: str) -> Host:
 def frame(message: Metrics | Inventory) -> bytes:
     """The bytes of a message, to be sent past the state machine."""
     return encode(message)
+
+
+async def stored(server: Server, host: Host) -> None:
+    """Wait until a sample of the host's is in the cache."""
+    machine_id = uuid.UUID(host.machine_id)
+    deadline = time.monotonic() + PATIENCE
+    while (await server.plane.bus.live([machine_id]))[machine_id].sample is None:
+        assert time.monotonic() < deadline, "no sample came"
+        await asyncio.sleep(0.01)

@@ -20,6 +20,9 @@ from tests.core.patience import eventually
 
 MACHINES = 200
 GPUS = 8
+#: Seconds of work at a stretch. A slice is 2 ms, and taking one answer of the database apart adds to
+#: it; in one go it would be some 150 ms.
+LONGEST = 0.02
 
 
 async def test_a_large_scrape_leaves_the_loop_to_others(any_server: Server) -> None:
@@ -32,17 +35,18 @@ async def test_a_large_scrape_leaves_the_loop_to_others(any_server: Server) -> N
     async def watch() -> None:
         nonlocal longest
         while not done.is_set():
-            began = time.perf_counter()
+            # Of this thread's own time: what other processes take from it is not the scrape's doing.
+            began = time.thread_time()
             await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - began)
+            longest = max(longest, time.thread_time() - began)
 
     gc.collect()
     watching = asyncio.create_task(watch())
-    began = time.perf_counter()
+    began = time.thread_time()
     text = await expose_fleet(
         machines, held, replica_id=plane.replica_id, started_at=plane.started_at
     )
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     done.set()
     await watching
     lines = b"".join(text.chunks).splitlines()
@@ -55,8 +59,7 @@ async def test_a_large_scrape_leaves_the_loop_to_others(any_server: Server) -> N
         f"{len(series)} series, {size / 1e6:.1f} MB, {took * 1000:.0f} ms in all, the loop was "
         f"held up for {longest * 1000:.1f} ms at most"
     )
-    # A few milliseconds on an idle machine; a loaded one must not fail, rendering in one go must.
-    assert longest < min(0.1, took / 3)
+    assert longest < LONGEST
 
 
 async def fill(server: Server) -> dict[uuid.UUID, int]:

@@ -166,6 +166,15 @@ async def test_a_duplicate_id_closes_with_4409(server: Server) -> None:
     assert (code, reason, len(lines)) == (4409, "Subscriber for 1 already exists", 1)
 
 
+async def test_a_reason_fits_its_close_frame_whatever_the_id_is(server: Server) -> None:
+    admin = await server.sign_in()
+    init = json.dumps({"type": "connection_init", "payload": {"token": admin}})
+    follow = FOLLOW.replace('"id": "1"', f'"id": "{"ü" * MAX_ID}"')
+    code, reason, lines = await _breach(server, init, follow, follow)
+    assert (code, len(lines)) == (4409, 1)
+    assert (reason or "").startswith("Subscriber for ü")
+
+
 @pytest.mark.parametrize("subprotocols", [(), ("graphql-ws",), ("graphql-transport-ws2", "x")])
 async def test_another_subprotocol_closes_with_4406(
     server: Server, subprotocols: tuple[str, ...]

@@ -36,10 +36,12 @@ class Operation:
     def __init__(self, operation_id: str) -> None:
         self.id = operation_id
         self.frames: list[str] = []
+        self.has_ended = False
         self._arrived: asyncio.Queue[Json | None] = asyncio.Queue()
 
     def put(self, message: Json | None, frame: str = "") -> None:
         self.frames.append(frame)
+        self.has_ended = self.has_ended or message is None or message["type"] != "next"
         self._arrived.put_nowait(message)
 
     @property
