@@ -21,6 +21,8 @@ class ThrottleReason(StrEnum):
     HW_THERMAL_SLOWDOWN = "HW_THERMAL_SLOWDOWN"
     HW_POWER_BRAKE_SLOWDOWN = "HW_POWER_BRAKE_SLOWDOWN"
     DISPLAY_CLOCK_SETTING = "DISPLAY_CLOCK_SETTING"
+    BOARD_LIMIT = "BOARD_LIMIT"
+    RELIABILITY = "RELIABILITY"
 
 
 graph_enum(
@@ -36,10 +38,13 @@ graph_enum(
         "HW_THERMAL_SLOWDOWN": "The hardware slowed it down because it is too hot.",
         "HW_POWER_BRAKE_SLOWDOWN": "The power supply asked for less.",
         "DISPLAY_CLOCK_SETTING": "A display needs this clock.",
+        "BOARD_LIMIT": "A limit of the board is reached.",
+        "RELIABILITY": "The driver holds it back so that it lasts.",
     },
 )
 
-# NVML's bits, in the order of the enum (nvml.h, nvmlClocksEventReason*).
+# NVML's bits, in the order of the enum (nvml.h, nvmlClocksEventReason*; the last two are of its
+# older nvmlClocksThrottleReason*).
 _REASONS = tuple((1 << bit, reason) for bit, reason in enumerate(ThrottleReason))
 
 
