@@ -9,7 +9,7 @@ from graphql import OperationType, parse, validate
 from remotegpu_core.actor import SYSTEM, Actor, Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.models import Enrollment, MachineGrant, User
+from remotegpu_core.models import Enrollment, MachineChange, MachineGrant, User
 from remotegpu_core.secret import secret_hash
 from remotegpu_core.services.machines import MachineFilter
 from remotegpu_core.services.presence import disconnect
@@ -424,8 +424,6 @@ async def test_machine_changes(any_plane: ControlPlane) -> None:
 
 async def test_machine_changes_after_a_cursor_that_is_not_kept(plane: ControlPlane) -> None:
     await make_host(plane)
-    from remotegpu_core.models import MachineChange
-
     await MachineChange.filter(sequence__lte=2).delete()
     source = document("MachineChanges")
     async with following(
