@@ -227,6 +227,7 @@ async def test_two_replicas_expose_each_machine_once(scaled_out: Backend, tmp_pa
                             async with sampling(second, one_gpu("GPU-1", 30.0)):
                                 await exposed_once(prometheus, 30.0)
                                 await connected(prometheus, {here: 1, other: 1})
+                                await each_from_one(here, other)
                 # No second series of the GPU that moved, in all that was ever scraped.
                 ever = f"count by (UUID) (count_over_time({UTIL}[5m]))"
                 assert await prometheus.values(ever, "UUID") == {("GPU-0",): 1, ("GPU-1",): 1}
@@ -243,6 +244,29 @@ async def exposed_once(prometheus: Asking, utilization: float) -> None:
         "machine",
     )
     await prometheus.until(ONLINE, {("stays",): 1, ("moves",): 1, ("never-came",): 0}, "machine")
+
+
+async def each_from_one(*addresses: str) -> None:
+    """What Prometheus would hide by giving both the same instance: nothing comes from two."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        texts = [
+            (
+                await http.get(
+                    f"http://{address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}
+                )
+            ).text
+            for address in addresses
+        ]
+    series = [
+        line.rpartition(" ")[0]
+        for text in texts
+        for line in text.splitlines()
+        if 'machine="' in line
+    ]
+    assert len(series) == len(set(series))
+    for name in ("stays", "moves", "never-came"):
+        found = [line for line in series if f'machine="{name}"' in line and "presence" in line]
+        assert len(found) == 3, found
 
 
 async def connected(prometheus: Asking, expected: dict[str, int]) -> None:
