@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from remotegpu_core.exposition.gpu_fields import GPU_FIELDS
 from remotegpu_core.exposition.host_fields import HOST_FIELDS
 from remotegpu_protocol.metrics import GpuMetrics, HostMetrics
+from tests.layout.house import ROOT
 
 MIB = 1024**2
 
@@ -54,6 +55,12 @@ def test_gpu_fields_are_the_exporters() -> None:
     }
     for field in GPU_FIELDS:
         assert DCGM[field.name][1] in field.help, field.name
+
+
+def test_every_field_is_documented() -> None:
+    told = (ROOT / "docs" / "monitoring.md").read_text()
+    missing = [f.name for f in (*GPU_FIELDS, *HOST_FIELDS) if f"`{f.name}`" not in told]
+    assert missing == []
 
 
 def test_gpu_values_have_the_exporters_units() -> None:
