@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.event import DOCUMENT, write_sample
+from bench.fleet import write_fleet
 from bench.product import running_product
 from bench.server import Server, python_module, running_server
 from bench.viewers import Viewers, Window, watch
@@ -42,8 +43,13 @@ def live_product(workspace: Workspace) -> Iterator[LiveServer]:
 
 
 @contextmanager
-def live_peer(workspace: Workspace, name: str, command: list[str | Path]) -> Iterator[LiveServer]:
+def live_peer(
+    workspace: Workspace, name: str, command: list[str | Path], **variables: str
+) -> Iterator[LiveServer]:
+    """A peer, which asks nobody for a token; `variables` go into its environment."""
     environment = {
+        **variables,
+        "BENCH_FLEET": str(write_fleet(workspace.folder / "fleet.json")),
         "BENCH_REDIS_URL": workspace.redis.url,
         "BENCH_CHANNEL": _CHANNEL,
         "BENCH_MACHINE": _MACHINE,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
-from bench.server import Server, running_server
+from bench.server import Server, python_module, running_server
 from bench.workspace import Workspace
+from remotegpu_agent.identity import HostKey
 from remotegpu_core.actor import SYSTEM
 from remotegpu_core.control_plane import control_plane
 from remotegpu_core.services.enrollments import create_enrollment, redeem
@@ -28,22 +28,28 @@ _PASSWORD: Final = "bench-Passw0rd-1"  # noqa: S105 - of a server that lives for
 @dataclass(frozen=True, slots=True)
 class Host:
     machine_id: uuid.UUID
-    key: Ed25519PrivateKey
+    key: HostKey
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`token` is an admin's, good for queries and subscriptions."""
+    """`token` is an admin's, good for queries and subscriptions; `spare_token` enrols one host."""
 
     server: Server
     origin: str
     token: str
+    spare_token: str
     hosts: list[Host]
 
 
 @contextmanager
-def running_product(workspace: Workspace, *, hosts: int = 1) -> Iterator[Product]:
-    """Serve on a fresh SQLite database and the workspace's Redis."""
+def running_product(
+    workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False
+) -> Iterator[Product]:
+    """Serve on a fresh SQLite database and the workspace's Redis.
+
+    `unthrottled` lifts the limit on an agent's messages (`bench.unthrottled` says why).
+    """
     port = unused_port()
     folder = workspace.folder / f"product-{port}"
     settings = load_settings(
@@ -54,7 +60,7 @@ def running_product(workspace: Workspace, *, hosts: int = 1) -> Iterator[Product
         admin_password=SecretStr(_PASSWORD),
         log_level="warning",
     )
-    token, enrolled = asyncio.run(_set_up(settings, hosts))
+    token, spare_token, enrolled = asyncio.run(_set_up(settings, hosts))
     environment = {
         "REMOTEGPU_DATA_DIR": str(folder),
         "REMOTEGPU_REDIS_URL": workspace.redis.url,
@@ -62,26 +68,29 @@ def running_product(workspace: Workspace, *, hosts: int = 1) -> Iterator[Product
         "REMOTEGPU_PUBLIC_URL": settings.origin,
         "REMOTEGPU_LOG_LEVEL": "warning",
     }
-    program = Path(sys.executable).with_name("remotegpu")
+    program: list[str | Path] = [Path(sys.executable).with_name("remotegpu")]
+    if unthrottled:
+        program = python_module("bench.unthrottled")
     with running_server(
-        "RemoteGPU", [program, "serve"], workspace.folder, port=port, environment=environment
+        "RemoteGPU", [*program, "serve"], workspace.folder, port=port, environment=environment
     ) as server:
-        yield Product(server, settings.origin, token, enrolled)
+        yield Product(server, settings.origin, token, spare_token, enrolled)
 
 
-async def _set_up(settings: Settings, count: int) -> tuple[str, list[Host]]:
+async def _set_up(settings: Settings, count: int) -> tuple[str, str, list[Host]]:
     async with control_plane(settings):
         hosts = [await _enroll(settings, number) for number in range(count)]
+        spare_token, _ = await create_enrollment(SYSTEM, settings, machine_name="bench-agent")
         signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
-        return signed_in.token, hosts
+        return signed_in.token, spare_token, hosts
 
 
 async def _enroll(settings: Settings, number: int) -> Host:
-    key = Ed25519PrivateKey.generate()
+    key = HostKey.generate()
     token, _ = await create_enrollment(SYSTEM, settings, machine_name=f"bench-{number:05d}")
     enroll = Enroll(
         token=token,
-        public_key=key.public_key().public_bytes_raw(),
+        public_key=key.public_key,
         origin=settings.origin,
         versions=[1],
         # The gateway checks signatures; this goes past it, to the service behind.

@@ -14,6 +14,8 @@ from tests.services.redis import RedisServer, running_redis
 _LOAD: Final = Path(__file__).parent / "load"
 _PROGRAMS: Final = {
     "viewers": ("viewers.c", "publisher.c", "websocket.c", "socket.c"),
+    "agents": ("agents.c", "redis_counter.c", "websocket.c", "socket.c"),
+    "requests": ("requests.c", "socket.c"),
 }
 
 

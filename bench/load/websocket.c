@@ -112,7 +112,7 @@ int websocket_read(
         size_t size;
         while ((size = frame_decode(socket->buffer + taken, socket->filled - taken, &frame)) > 0) {
             taken += size;
-            if (frame.opcode == OP_PING)
+            if (frame.opcode == OP_PING && !socket->hands_pings)
                 websocket_send(socket, OP_PONG, frame.payload, frame.length);
             else
                 each(context, &frame);

@@ -12,7 +12,8 @@ enum { FRAME_OVERHEAD = 14 };
 
 struct websocket {
     int fd;
-    int open; /* the handshake is over */
+    int open;        /* the handshake is over */
+    int hands_pings; /* to `each`, instead of answering them itself */
     char *buffer;
     size_t capacity, filled;
 };
@@ -34,8 +35,8 @@ size_t frame_encode(char *out, int opcode, const void *payload, size_t length);
 
 void websocket_send(struct websocket *socket, int opcode, const void *payload, size_t length);
 
-/* Read what is there and give every whole frame to `each`. Pings are answered here. Returns 0 when
-   the other end is gone. */
+/* Read what is there and give every whole frame to `each`. Pings are answered here, unless the
+   socket hands them on. Returns 0 when the other end is gone. */
 int websocket_read(
     struct websocket *socket, void (*opened)(void *context),
     void (*each)(void *context, const struct frame *frame), void *context);

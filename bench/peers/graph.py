@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from typing import NewType
 
 import strawberry
+from strawberry.types.scalar import ScalarDefinition
 
+from bench.fleet import name_of, samples
 from remotegpu_core.bus.samples import Sample
 from remotegpu_protocol import metrics as wire
 
@@ -17,7 +19,7 @@ def format_time(value: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
-SCALARS: dict[object, strawberry.types.scalar.ScalarDefinition] = {
+SCALARS: dict[object, ScalarDefinition] = {
     ByteCount: strawberry.scalar(name="ByteCount", serialize=int, parse_value=int),
     DateTime: strawberry.scalar(name="DateTime", serialize=format_time, parse_value=int),
 }
@@ -82,6 +84,48 @@ class MachineMetrics:
             host=HostMetrics.of(sample.metrics.host),
             gpus=[GpuMetrics.of(gpu) for gpu in sample.metrics.gpus],
         )
+
+
+@strawberry.type
+class LatestMetrics:
+    sampled_at: DateTime
+    gpus: list[GpuMetrics]
+
+
+@strawberry.type
+class Machine:
+    id: strawberry.ID
+    name: str
+    latest_metrics: LatestMetrics | None
+
+
+@strawberry.type
+class MachineEdge:
+    node: Machine
+
+
+@strawberry.type
+class MachineConnection:
+    edges: list[MachineEdge]
+
+
+def make_fleet() -> MachineConnection:
+    """What `machines` answers, from memory."""
+    return MachineConnection(
+        edges=[
+            MachineEdge(
+                node=Machine(
+                    id=strawberry.ID(name_of(number)),
+                    name=name_of(number),
+                    latest_metrics=LatestMetrics(
+                        sampled_at=DateTime(metrics.sampled_at),
+                        gpus=[GpuMetrics.of(gpu) for gpu in metrics.gpus],
+                    ),
+                )
+            )
+            for number, metrics in enumerate(samples())
+        ]
+    )
 
 
 def _bytes(value: int | None) -> ByteCount | None:

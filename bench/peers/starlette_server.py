@@ -1,13 +1,16 @@
-"""The floor in Python: Starlette websockets that are sent ready text, no GraphQL at all."""
+"""The floor in Python: Starlette that sends ready text and ready dicts, no GraphQL at all."""
 
 import asyncio
 import os
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bench.fleet import as_nodes, camel
 from bench.peers.graph import format_time
 from bench.peers.serve import serve
 from bench.peers.source import Listener, healthz, lifespan_of
@@ -16,6 +19,9 @@ from remotegpu_core.bus.samples import Sample
 listeners: set[Listener] = set()
 sockets: set[WebSocket] = set()
 waiting: asyncio.Queue[str] = asyncio.Queue()
+
+#: What is answered to any query: a ready dict, encoded each time.
+answer = {"data": {"machines": {"edges": [{"node": node} for node in as_nodes()]}}}
 
 _HOST = ("cpu_utilization", "memory_used", "memory_total")
 _GPU = (
@@ -30,16 +36,11 @@ def message(sample: Sample) -> str:
     body = {
         "machineId": os.environ["BENCH_MACHINE"],
         "sampledAt": format_time(sample.sampled_at),
-        "host": {_camel(name): getattr(metrics.host, name) for name in _HOST},
-        "gpus": [{_camel(name): getattr(gpu, name) for name in _GPU} for gpu in metrics.gpus],
+        "host": {camel(name): getattr(metrics.host, name) for name in _HOST},
+        "gpus": [{camel(name): getattr(gpu, name) for name in _GPU} for gpu in metrics.gpus],
     }
     payload = {"data": {"machineMetrics": body}}
     return msgspec.json.encode({"id": "live", "type": "next", "payload": payload}).decode()
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(part.title() for part in others)
 
 
 async def send_all() -> None:
@@ -67,12 +68,20 @@ async def live(socket: WebSocket) -> None:
         sockets.discard(socket)
 
 
+async def query(_request: Request) -> JSONResponse:
+    return JSONResponse(answer)
+
+
 def main() -> None:
     listeners.add(lambda sample: waiting.put_nowait(message(sample)))
     serve(
         Starlette(
             lifespan=lifespan_of(listeners, send_all),
-            routes=[healthz, WebSocketRoute("/graphql", live)],
+            routes=[
+                healthz,
+                Route("/graphql", query, methods=["POST"]),
+                WebSocketRoute("/graphql", live),
+            ],
         )
     )
 

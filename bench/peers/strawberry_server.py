@@ -10,17 +10,20 @@ from strawberry.asgi import GraphQL
 from strawberry.schema.config import StrawberryConfig
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
-from bench.peers.graph import SCALARS, MachineMetrics
+from bench.peers.graph import SCALARS, MachineConnection, MachineMetrics, make_fleet
 from bench.peers.serve import serve
 from bench.peers.source import Listener, healthz, lifespan_of
 from remotegpu_core.bus.samples import Sample
 
 listeners: set[Listener] = set()
+fleet = make_fleet()
 
 
 @strawberry.type
 class Query:
-    ok: bool = True
+    @strawberry.field
+    def machines(self, first: int) -> MachineConnection:
+        return fleet
 
 
 @strawberry.type
