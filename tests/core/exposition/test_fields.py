@@ -59,8 +59,8 @@ def test_gpu_fields_are_the_exporters() -> None:
 
 def test_every_field_is_documented() -> None:
     told = (ROOT / "docs" / "monitoring.md").read_text()
-    missing = [f.name for f in (*GPU_FIELDS, *HOST_FIELDS) if f"`{f.name}`" not in told]
-    assert missing == []
+    names = [gpu.name for gpu in GPU_FIELDS] + [host.name for host in HOST_FIELDS]
+    assert [name for name in names if f"`{name}`" not in told] == []
 
 
 def test_gpu_values_have_the_exporters_units() -> None:
