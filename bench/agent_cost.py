@@ -61,7 +61,9 @@ def measure_agent(
     if enrolled.returncode != 0:
         raise LoadFailed(f"The agent was not enrolled: {enrolled.stderr.strip()}")
     variables = [
-        f"{name}={value}" for name, value in driver.environment.items() if os.environ.get(name) != value
+        f"{name}={value}"
+        for name, value in driver.environment.items()
+        if os.environ.get(name) != value
     ]
     process = ServerProcess(
         ["env", *variables, program, "run", "--state-dir", state, "--gpu-source", "nvml"],

@@ -1,4 +1,4 @@
-"""Fan-out: equal subscriptions to one machine's live metrics."""
+"""Fan-out: equal subscriptions to one machine's live metrics. The same servers answer queries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from bench.event import DOCUMENT, write_sample
-from bench.fleet import write_fleet
+from bench.fleet import MACHINES, write_fleet
 from bench.product import running_product
-from bench.server import Server, python_module, running_server
+from bench.query import keep_latest
+from bench.server import Server, running_server
 from bench.viewers import Viewers, Window, watch
 from bench.workspace import Workspace
 from remotegpu_core.bus.keys import sample_channel
@@ -32,7 +33,8 @@ class LiveServer:
 
 @contextmanager
 def live_product(workspace: Workspace) -> Iterator[LiveServer]:
-    with running_product(workspace) as product:
+    with running_product(workspace, hosts=MACHINES) as product:
+        keep_latest(workspace, product)
         machine_id = product.hosts[0].machine_id
         yield LiveServer(
             product.server,

@@ -9,6 +9,7 @@ import msgspec
 
 from bench.event import make_metrics
 from bench.links import Window, allow_descriptors, drive, plain_link, signed_link
+from bench.plan import Timing
 from bench.product import running_product
 from bench.server import Server, running_server
 from bench.workspace import Workspace
@@ -32,9 +33,7 @@ def json_message(workspace: Workspace) -> Path:
     return path
 
 
-def flood_product(
-    workspace: Workspace, *, warm_up: float, seconds: float, windows: int
-) -> list[Window]:
+def flood_product(workspace: Workspace, timing: Timing) -> list[Window]:
     """Signed links that send as fast as they can."""
     with running_product(workspace, hosts=LINKS, unthrottled=True) as product:
         links = [signed_link(product, host) for host in product.hosts]
@@ -43,15 +42,11 @@ def flood_product(
             product.server,
             links,
             packed_message(workspace),
-            warm_up=warm_up,
-            seconds=seconds,
-            windows=windows,
+            timing=timing,
         )
 
 
-def steady_product(
-    workspace: Workspace, links: int, *, warm_up: float, seconds: float, windows: int
-) -> list[Window]:
+def steady_product(workspace: Workspace, links: int, timing: Timing) -> list[Window]:
     """Signed links that each send one sample a second, to the product as it is."""
     allow_descriptors(2 * links)
     with running_product(workspace, hosts=links) as product:
@@ -61,9 +56,7 @@ def steady_product(
             [signed_link(product, host) for host in product.hosts],
             packed_message(workspace),
             rate=1,
-            warm_up=warm_up,
-            seconds=seconds,
-            windows=windows,
+            timing=timing,
         )
 
 
@@ -73,9 +66,7 @@ def flood_peer(
     command: list[str | Path],
     *,
     as_json: bool,
-    warm_up: float,
-    seconds: float,
-    windows: int,
+    timing: Timing,
 ) -> list[Window]:
     """The same load on a peer, which asks nobody for a signature."""
     with _running_peer(workspace, name, command) as server:
@@ -85,9 +76,7 @@ def flood_peer(
             [plain_link(server) for _ in range(LINKS)],
             json_message(workspace) if as_json else packed_message(workspace),
             text=as_json,
-            warm_up=warm_up,
-            seconds=seconds,
-            windows=windows,
+            timing=timing,
         )
 
 

@@ -16,6 +16,7 @@ from websockets.protocol import Event, State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from bench.plan import Timing
 from bench.product import Host, Product
 from bench.server import Server
 from bench.viewers import LoadFailed
@@ -114,11 +115,9 @@ def drive(
     links: Sequence[socket.socket],
     message: Path,
     *,
+    timing: Timing,
     text: bool = False,
     rate: float = 0,
-    warm_up: float = 1,
-    seconds: float = 3,
-    windows: int = 1,
 ) -> list[Window]:
     """Send `message` on all links, `rate` times a second each, or as fast as they take it."""
     with ExitStack() as open_here:
@@ -136,9 +135,7 @@ def drive(
             *("--message", str(message)),
             *(["--text"] if text else []),
             *("--rate", str(rate)),
-            *("--warm-up", str(warm_up)),
-            *("--seconds", str(seconds)),
-            *("--windows", str(windows)),
+            *timing.options,
             *("--pid", str(server.pid)),
         ]
         done = subprocess.run(

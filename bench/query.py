@@ -3,13 +3,13 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
 
 from bench.fleet import DOCUMENT, samples
+from bench.plan import Timing
 from bench.product import Product
 from bench.server import Server
 from bench.viewers import LoadFailed
@@ -60,10 +60,8 @@ def ask(
     server: Server,
     *,
     token: str | None,
-    warm_up: float,
-    seconds: float,
-    windows: int,
-) -> Sequence[Window]:
+    timing: Timing,
+) -> list[Window]:
     """Ask for the whole fleet over and over, on a few connections."""
     body = workspace.write("query.json", json.dumps({"query": DOCUMENT}))
     command = [
@@ -72,9 +70,7 @@ def ask(
         *("--connections", str(_CONNECTIONS)),
         *("--body", str(body)),
         *(["--token", token] if token else []),
-        *("--warm-up", str(warm_up)),
-        *("--seconds", str(seconds)),
-        *("--windows", str(windows)),
+        *timing.options,
         *("--pid", str(server.pid)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

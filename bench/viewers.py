@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.plan import Timing
 from bench.server import Server
 from bench.workspace import Workspace
 
@@ -45,10 +46,8 @@ class Viewers:
     """`rate` is events a second, 0 as fast as they are delivered."""
 
     count: int
+    timing: Timing
     rate: float = 0
-    warm_up: float = 1
-    seconds: float = 3
-    windows: int = 1
 
 
 def watch(
@@ -75,9 +74,7 @@ def watch(
             token=token,
         ),
         *("--rate", str(viewers.rate)),
-        *("--warm-up", str(viewers.warm_up)),
-        *("--seconds", str(viewers.seconds)),
-        *("--windows", str(viewers.windows)),
+        *viewers.timing.options,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

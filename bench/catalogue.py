@@ -1,0 +1,132 @@
+"""The benchmarks, the servers in them, and the ratios that RemoteGPU is to reach."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bench.results import Benchmark, Quantity, Results
+
+PRODUCT: Final = "RemoteGPU"
+STRAWBERRY: Final = "Strawberry"
+STARLETTE: Final = "bare Starlette"
+GRAPHQL_WS: Final = "graphql-ws"
+YOGA: Final = "graphql-yoga"
+MERCURIUS: Final = "mercurius"
+MERCURIUS_JIT: Final = "mercurius, JIT"
+JSON_AWAITED: Final = "JSON, awaited"
+IOREDIS: Final = "ws + ioredis"
+NO_DECODING: Final = "no decoding"
+
+_RATE = Quantity("messages/s", 0, more_is_better=True)
+_CPU_MS = Quantity("CPU ms per 1,000", 2)
+_CORE = Quantity("% of a core", 1)
+_P50, _P99 = Quantity("p50 ms", 1), Quantity("p99 ms", 1)
+_SAMPLES = Quantity("samples/s", 0, more_is_better=True)
+_CPU_US = Quantity("CPU us each", 1)
+_RESIDENT = Quantity("RSS MiB", 0)
+_REQUESTS = Quantity("requests/s", 0, more_is_better=True)
+_CPU_EACH = Quantity("CPU ms each", 2)
+_KIB = Quantity("KiB each", 1)
+_MIB = Quantity("MiB", 1)
+
+FANOUT: Final = Benchmark(
+    "Fan-out, 500 equal subscribers, as fast as possible",
+    "graphql-transport-ws, the contract's MachineMetrics document, one machine of 8 GPUs. The next "
+    "event is published when half of the subscribers got the newest one.",
+    (_RATE, _CPU_MS, _P99),
+)
+DASHBOARD: Final = Benchmark(
+    "1,000 subscribers, one event a second",
+    "The same subscription. Latency runs from PUBLISH to the last byte in the client.",
+    (_CORE, _P50, _P99),
+)
+INGEST: Final = Benchmark(
+    "Ingest, 50 agents, as fast as possible",
+    "Samples of 8 GPUs into Redis, each kept (SET with a lifetime) and published. RemoteGPU's "
+    "links are signed and its limit of 30 messages a second and agent is lifted for this run. "
+    "Counted by Redis.",
+    (_SAMPLES, _CPU_US, _RESIDENT),
+)
+LINKS: Final = Benchmark(
+    "Signed links, one sample a second each",
+    "RemoteGPU as it is.",
+    (_SAMPLES, _CORE, _RESIDENT),
+)
+QUERY: Final = Benchmark(
+    "Query, 100 machines of 8 GPUs with 10 latest metrics each",
+    "About 185 kB of answer, four connections. RemoteGPU asks its database and Redis each time; "
+    "the peers answer from their own memory.",
+    (_REQUESTS, _CPU_EACH),
+)
+MEMORY: Final = Benchmark(
+    "Memory of an idle subscriber",
+    "Growth of the server's resident memory, divided by the subscribers that came.",
+    (_KIB,),
+)
+AGENT: Final = Benchmark(
+    "The agent's own cost, 8 GPUs at one sample a second",
+    "The agent and its NVML child on a stub of the driver. Memory counts shared pages once.",
+    (_CORE, _MIB),
+)
+
+ALL: Final = (FANOUT, DASHBOARD, INGEST, LINKS, QUERY, MEMORY, AGENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on RemoteGPU's median, over a peer's or (`peer` None) by itself.
+
+    `above` subtracts the peer instead of dividing by it.
+    """
+
+    benchmark: Benchmark
+    quantity: Quantity
+    bound: float
+    sense: Literal[">=", "<="]
+    peer: str | None = None
+    above: bool = False
+
+    @property
+    def text(self) -> str:
+        bound = f"{self.quantity.name} {self.sense} {self.bound:.3g}"
+        if self.peer is None:
+            return bound
+        return f"{bound} above {self.peer}" if self.above else f"{bound}x {self.peer}"
+
+    def measured(self, results: Results) -> float | None:
+        own = results.median(self.benchmark, PRODUCT, self.quantity)
+        if self.peer is None or own is None:
+            return own
+        other = results.median(self.benchmark, self.peer, self.quantity)
+        if other is None:
+            return None
+        return (
+            own - other
+            if self.above
+            else results.ratio(self.benchmark, self.quantity, PRODUCT, self.peer)
+        )
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bound if self.sense == ">=" else value <= self.bound
+
+
+TARGETS: Final = (
+    Target(FANOUT, _RATE, 20, ">=", STRAWBERRY),
+    Target(FANOUT, _RATE, 4, ">=", GRAPHQL_WS),
+    Target(FANOUT, _CPU_MS, 1.5, "<=", STARLETTE),
+    Target(DASHBOARD, _CORE, 1 / 12, "<=", STRAWBERRY),
+    Target(DASHBOARD, _P99, 1 / 10, "<=", STRAWBERRY),
+    Target(DASHBOARD, _P99, 1 / 2.5, "<=", GRAPHQL_WS),
+    Target(DASHBOARD, _P99, 1.5, "<=", STARLETTE),
+    Target(INGEST, _SAMPLES, 6, ">=", JSON_AWAITED),
+    Target(INGEST, _SAMPLES, 1.3, ">=", IOREDIS),
+    Target(INGEST, _CPU_US, 1.6, "<=", NO_DECODING),
+    Target(INGEST, _RESIDENT, 150, "<="),
+    Target(LINKS, _CORE, 15, "<="),
+    Target(QUERY, _REQUESTS, 12, ">=", STRAWBERRY),
+    Target(QUERY, _REQUESTS, 2, ">=", YOGA),
+    Target(MEMORY, _KIB, 1, "<=", STRAWBERRY),
+    Target(MEMORY, _KIB, 1.2, "<=", GRAPHQL_WS),
+    Target(MEMORY, _KIB, 12, "<=", STARLETTE, above=True),
+    Target(AGENT, _CORE, 1, "<="),
+    Target(AGENT, _MIB, 70, "<="),
+)

@@ -1,0 +1,176 @@
+"""One run: every benchmark on every server, fan-out first."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from bench import catalogue, ingest
+from bench.agent_cost import measure_agent
+from bench.fanout import LiveServer, live_peer, live_product, measure
+from bench.links import Window
+from bench.memory import kib_per_subscriber
+from bench.node import NoNode, install_node_peers, node_program
+from bench.plan import Plan, Timing
+from bench.product import running_product
+from bench.query import ask
+from bench.results import Benchmark, Results
+from bench.server import python_module
+from bench.viewers import LoadFailed, Viewers
+from bench.workspace import Workspace
+from tests.services.process import ServerFailed
+
+Say = Callable[[str], None]
+Live = Callable[[], AbstractContextManager[LiveServer]]
+
+
+class Run:
+    """Collects `results`; a server that fails is noted there, and the others go on."""
+
+    def __init__(self, workspace: Workspace, plan: Plan, say: Say) -> None:
+        self.results = Results()
+        self._workspace = workspace
+        self._plan = plan
+        self._say = say
+        self._node = self._has_node()
+
+    def everything(self) -> None:
+        plan = self._plan
+        for number in range(1, plan.rounds + 1):
+            self._say(f"Round {number} of {plan.rounds}")
+            live = self._live_servers()
+            for name, start in live.items():
+                self._attempt(catalogue.FANOUT, name, partial(self._fan_out, name, start))
+            for name, work in self._ingest_servers().items():
+                self._attempt(catalogue.INGEST, name, partial(self._ingest, name, work))
+            for name, start in live.items():
+                self._attempt(catalogue.QUERY, name, partial(self._query, name, start))
+            for name, start in live.items():
+                if name != catalogue.MERCURIUS_JIT:
+                    self._attempt(catalogue.MEMORY, name, partial(self._memory, name, start))
+        self._attempt(catalogue.LINKS, catalogue.PRODUCT, self._links)
+        self._attempt(catalogue.AGENT, catalogue.PRODUCT, self._agent)
+
+    def _has_node(self) -> bool:
+        try:
+            install_node_peers()
+        except NoNode as reason:
+            self.results.failures.append(str(reason))
+            return False
+        return True
+
+    def _attempt(self, benchmark: Benchmark, server: str, work: Callable[[], None]) -> None:
+        self._say(f"  {benchmark.name}: {server}")
+        try:
+            work()
+        except (LoadFailed, ServerFailed) as error:
+            self._say(f"    failed: {error}")
+            self.results.failures.append(f"{benchmark.name}: {server}: {error}")
+
+    def _live_servers(self) -> dict[str, Live]:
+        space = self._workspace
+        servers: dict[str, Live] = {
+            catalogue.PRODUCT: partial(live_product, space),
+            catalogue.STRAWBERRY: self._peer(
+                catalogue.STRAWBERRY, python_module("bench.peers.strawberry_server")
+            ),
+            catalogue.STARLETTE: self._peer(
+                catalogue.STARLETTE, python_module("bench.peers.starlette_server")
+            ),
+        }
+        if self._node:
+            servers[catalogue.GRAPHQL_WS] = self._peer(
+                catalogue.GRAPHQL_WS, node_program("graphql_ws")
+            )
+            if self._plan.all_peers:
+                servers[catalogue.YOGA] = self._peer(catalogue.YOGA, node_program("yoga"))
+                servers[catalogue.MERCURIUS] = self._peer(
+                    catalogue.MERCURIUS, node_program("mercurius")
+                )
+                servers[catalogue.MERCURIUS_JIT] = self._peer(
+                    catalogue.MERCURIUS_JIT, node_program("mercurius"), BENCH_JIT="1"
+                )
+        return servers
+
+    def _peer(self, name: str, command: list[str | Path], **variables: str) -> Live:
+        return partial(live_peer, self._workspace, name, command, **variables)
+
+    def _fan_out(self, name: str, start: Live) -> None:
+        plan, space = self._plan, self._workspace
+        fast = Viewers(500, plan.timing(plan.fanout_seconds))
+        steady = Viewers(1000, plan.timing(plan.dashboard_seconds), rate=1)
+        with start() as live:
+            for window in measure(space, live, fast):
+                values = (window.rate, window.cpu_ms, window.p99_ms)
+                self.results.add(catalogue.FANOUT, name, values)
+            for window in measure(space, live, steady):
+                values = (100 * window.server_cpu / window.seconds, window.p50_ms, window.p99_ms)
+                self.results.add(catalogue.DASHBOARD, name, values)
+
+    def _ingest_servers(self) -> dict[str, Callable[[], list[Window]]]:
+        timing = self._plan.timing(self._plan.ingest_seconds)
+        peer = partial(ingest.flood_peer, self._workspace, timing=timing)
+        servers: dict[str, Callable[[], list[Window]]] = {
+            catalogue.PRODUCT: partial(ingest.flood_product, self._workspace, timing),
+            catalogue.JSON_AWAITED: partial(
+                peer,
+                catalogue.JSON_AWAITED,
+                python_module("bench.peers.ingest_json"),
+                as_json=True,
+            ),
+            catalogue.NO_DECODING: partial(
+                peer,
+                catalogue.NO_DECODING,
+                python_module("bench.peers.ingest_floor"),
+                as_json=False,
+            ),
+        }
+        if self._node:
+            servers[catalogue.IOREDIS] = partial(
+                peer, catalogue.IOREDIS, node_program("ingest"), as_json=True
+            )
+        return servers
+
+    def _ingest(self, name: str, work: Callable[[], list[Window]]) -> None:
+        for window in work():
+            values = (window.rate, window.cpu_us, window.resident_kib / 1024)
+            self.results.add(catalogue.INGEST, name, values)
+
+    def _query(self, name: str, start: Live) -> None:
+        plan = self._plan
+        with start() as live:
+            for window in ask(
+                self._workspace,
+                live.server,
+                token=live.token,
+                timing=plan.timing(plan.query_seconds),
+            ):
+                self.results.add(catalogue.QUERY, name, (window.rate, window.cpu_ms))
+
+    def _memory(self, name: str, start: Live) -> None:
+        plan = self._plan
+        with start() as live:
+            for _ in range(plan.windows):
+                each = kib_per_subscriber(self._workspace, live, plan.idle_subscribers)
+                self.results.add(catalogue.MEMORY, name, (each,))
+
+    def _links(self) -> None:
+        plan = self._plan
+        for window in ingest.steady_product(
+            self._workspace,
+            plan.signed_links,
+            Timing(plan.warm_up, plan.ingest_seconds, 3),
+        ):
+            values = (
+                window.rate,
+                100 * window.server_cpu / window.seconds,
+                window.resident_kib / 1024,
+            )
+            self.results.add(catalogue.LINKS, catalogue.PRODUCT, values)
+
+    def _agent(self) -> None:
+        with running_product(self._workspace) as product:
+            for cost in measure_agent(
+                self._workspace, product, seconds=self._plan.agent_seconds, windows=3
+            ):
+                self.results.add(catalogue.AGENT, catalogue.PRODUCT, (cost.cpu, cost.memory))
