@@ -81,9 +81,12 @@ class Socket:
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     async def serve(self) -> None:
         """Read until the viewer goes, breaks the protocol, or is closed."""
+        self._serving = asyncio.current_task()
         self._writer = asyncio.create_task(self._write(), name="live-writer")
         loop = asyncio.get_running_loop()
         init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
@@ -103,6 +106,9 @@ class Socket:
         except DATABASE_ERRORS as error:
             log.warning("live.database_away", error=str(error))
             await self.close(CloseCode.TRY_AGAIN_LATER, "The database is away: try again later.")
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
         finally:
             init_timer.cancel()
             await self._tear_down()
@@ -135,9 +141,16 @@ class Socket:
             return
         self._closed = True
         self._stop_operations()
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
-            # A reader that takes nothing does not take a close frame either.
+        try:
             await asyncio.wait_for(self._websocket.close(code, fit_reason(reason)), CLOSE_TIMEOUT)
+        except TimeoutError:
+            # A reader that takes nothing does not take a close frame either, and may never say
+            # another word to wait for.
+            self._abandoned = True
+            if self._serving is not None and self._serving is not asyncio.current_task():
+                self._serving.cancel()
+        except (RuntimeError, WebSocketDisconnect, OSError):
+            pass
 
     async def rights_changed(self, actor: Actor, plans: Plans) -> None:
         self.actor = actor
@@ -243,7 +256,8 @@ class Socket:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._sender.is_busy:
+                # What waits goes on waiting until it is taken, also when the transport is free.
+                while self._sender.is_busy or self.outbox:
                     async with asyncio.timeout(PROGRESS_TIMEOUT):
                         await self._sender.finish()
                     text = self.outbox.take()
