@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Seconds in which an agent must take what was said last, and the close frame.
+CLOSE_TIMEOUT: Final = 2.0
+
 
 class Refused(ProtocolError):
     """A service refused the enrolment; the agent hears its code and message."""
@@ -69,6 +72,8 @@ class AgentConnection:
         self._plane = gateway.plane
         self._sending = asyncio.Lock()
         self._socket_closed = False
+        self._serving: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     @property
     def heard_at(self) -> int:
@@ -77,6 +82,7 @@ class AgentConnection:
 
     async def serve(self) -> None:
         """Read until either side ends the link."""
+        self._serving = asyncio.current_task()
         try:
             await self.flush()
             while self.link.state is not ServerState.CLOSED:
@@ -93,9 +99,13 @@ class AgentConnection:
         except DATABASE_ERRORS as error:
             log.warning("agent.database_away", machine=self.machine_name, error=str(error))
             self.link.refuse(Overloaded("The database is away: try again later."))
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
         finally:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
-                await self.flush()
+            if not self._abandoned:
+                with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+                    await self.flush()
             log.info(
                 "agent.disconnected",
                 machine=self.machine_name or None,
@@ -120,21 +130,30 @@ class AgentConnection:
     async def end(self, error: ProtocolError) -> None:
         """End the link from outside, saying why; a dead socket does not hold the caller up."""
         self.link.refuse(error)
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
-            await asyncio.wait_for(self.flush(), 2)
+        await self._close()
 
     async def tick(self) -> None:
         """Let the link notice silence."""
         self.link.tick(now=time.monotonic())
-        if self.link.state is ServerState.CLOSED:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
-                await asyncio.wait_for(self.flush(), 2)
+        if self.link.state is ServerState.CLOSED and not self._abandoned:
+            await self._close()
 
     async def watch(self, interval: float, lease: float) -> None:
         """Ask the agent for a sample every `interval` seconds, for `lease` seconds."""
         self.link.watch(interval=interval, lease=lease)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
             await self.flush()
+
+    async def _close(self) -> None:
+        try:
+            await asyncio.wait_for(self.flush(), CLOSE_TIMEOUT)
+        except TimeoutError:
+            # It reads nothing, so it will not take its leave: its silence counts from now on.
+            self._abandoned = True
+            if self._serving is not None:
+                self._serving.cancel()
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            pass
 
     async def _handle(self, message: FromAgent, frame: bytes | str) -> None:
         match message:
@@ -221,6 +240,9 @@ class AgentConnection:
 
     async def _sample(self, metrics: Metrics, frame: bytes | str) -> None:
         if self.machine_id is None or isinstance(frame, str):
+            return
+        if not self._gateway.holds(self):
+            # A newer link took over; this one does not know yet.
             return
         sampled_at = self.link.corrected(metrics.sampled_at)
         await self._plane.bus.publish_sample(self.machine_id, Sample(self.epoch, sampled_at, frame))

@@ -77,20 +77,28 @@ class Gateway:
             return
         older = self.links.get(machine_id)
         if older is not None and older.epoch > connection.epoch:
+            self._supersede(connection)
             return
         self.links[machine_id] = connection
         self._presence.connected(machine_id)
         self._watching.pop(machine_id, None)
         if older is not None:
-            self._run(older.end(Superseded("A newer connection of this machine took over.")))
+            self._supersede(older)
         await self.plane.bus.fence(machine_id, connection.epoch)
         await self.plane.bus.nudge("presence")
         self._run(self._set_rate(machine_id))
 
     async def enrolled(self, machine_id: uuid.UUID, epoch: int) -> None:
         """A host was enrolled: a link that its machine's old key opened is over."""
+        # Here at once, since the bus may be away.
+        self._fence(machine_id, epoch)
         await self.plane.bus.fence(machine_id, epoch)
         await self.plane.bus.nudge("enrolled")
+
+    def holds(self, connection: AgentConnection) -> bool:
+        """Whether this is the newest link of its machine, as far as this process knows."""
+        machine_id = connection.machine_id
+        return machine_id is not None and self.links.get(machine_id) is connection
 
     def _disconnected(self, connection: AgentConnection) -> None:
         machine_id = connection.machine_id
@@ -118,9 +126,16 @@ class Gateway:
 
     def _fenced(self, message: bytes) -> None:
         machine_id = _machine_id(message)
-        connection = self.links.get(machine_id) if machine_id else None
-        if connection is not None and connection.epoch < int(message.split()[1]):
-            self._run(connection.end(Superseded("A newer connection of this machine took over.")))
+        if machine_id is not None:
+            self._fence(machine_id, int(message.split()[1]))
+
+    def _fence(self, machine_id: uuid.UUID, epoch: int) -> None:
+        connection = self.links.get(machine_id)
+        if connection is not None and connection.epoch < epoch:
+            self._supersede(connection)
+
+    def _supersede(self, connection: AgentConnection) -> None:
+        self._run(connection.end(Superseded("A newer connection of this machine took over.")))
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)
