@@ -73,7 +73,8 @@ def _fields(*kinds: type[GraphQLNamedType]) -> Iterator[tuple[str, GraphQLField]
 def _root_fields(root: str) -> dict[str, GraphQLField]:
     type_ = SCHEMA.type_map[root]
     assert isinstance(type_, GraphQLObjectType)
-    return type_.fields
+    fields: dict[str, GraphQLField] = type_.fields
+    return fields
 
 
 def _described(schema: GraphQLSchema) -> Iterator[tuple[str, str | None]]:

@@ -126,6 +126,7 @@ async def test_relations_are_looked_up_by_level(plane: ControlPlane, name: str) 
 
 async def test_members_of_workspaces(plane: ControlPlane) -> None:
     admin, counts = await as_admin(), []
+    data: dict[str, Any] = {}
     for _ in range(3):
         for _ in range(5):
             await make_workspace(*[await make_user() for _ in range(3)])

@@ -169,7 +169,9 @@ BITS = {
 
 
 def _reasons(mask: int | None) -> list[ThrottleReason] | None:
-    return GpuMetrics.of(sample_gpu(0, "GPU-0", throttle_reasons=mask)).throttle_reasons()
+    metrics = GpuMetrics.of(sample_gpu(0, "GPU-0", throttle_reasons=mask))
+    reasons: list[ThrottleReason] | None = metrics.throttle_reasons()
+    return reasons
 
 
 def test_throttle_reasons_are_nvmls_bits() -> None:

@@ -408,14 +408,8 @@ async def test_machine_of_a_shared_event_would_be_nobodys(plane: ControlPlane) -
     operation = ENGINE.prepare(source, None, signed_in=True)
     async with following(plane, await as_admin(), source, {}) as live:
         assert (await live.data())["machineChanged"] == {"machine": None}
-    (change, *_) = [change async for change in _first(plane.changes.follow(0))]
+    change = await anext(plane.changes.follow(0))
     with capture_logs():
         response = await ENGINE.react(operation, {}, Context(plane, None), MachineChange.of(change))
     assert response.data == {"machineChanged": {"machine": None}}
     assert response.errors[0]["extensions"]["code"] == "INTERNAL"
-
-
-async def _first(changes: Any) -> Any:
-    async for change in changes:
-        yield change
-        return
