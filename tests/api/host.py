@@ -15,10 +15,18 @@ from websockets.typing import Subprotocol
 from remotegpu_agent.identity import HostKey
 from remotegpu_core.clock import now_ms
 from remotegpu_protocol.agent_link import AgentLink, AgentState, Opening
-from remotegpu_protocol.codec import encode
+from remotegpu_protocol.codec import decode_from_server, encode
 from remotegpu_protocol.inventory import DriverState, GpuInventory, HostInventory, Inventory
 from remotegpu_protocol.limits import SUBPROTOCOL
-from remotegpu_protocol.messages import Enrolled, Error, FromServer, InventoryAck, WatchRate
+from remotegpu_protocol.messages import (
+    Enrolled,
+    Error,
+    FromServer,
+    Heartbeat,
+    HeartbeatAck,
+    InventoryAck,
+    WatchRate,
+)
 from remotegpu_protocol.metrics import GpuMetrics, HostMetrics, Metrics
 from remotegpu_protocol.openings import connecting, enrolling
 from tests.api.documents import ENROLL
@@ -81,6 +89,8 @@ class Link:
         self.websocket = websocket
         self.link = AgentLink(opening, now=time.monotonic())
         self.received: list[FromServer] = []
+        #: Heartbeats that were answered, by their sequence.
+        self.acknowledged: list[int] = []
         #: Neither reads nor writes any more, as a host whose cable was pulled.
         self.frozen = False
         self._clock_offset = clock_offset
@@ -123,6 +133,11 @@ class Link:
             lambda: next((a for a in self.of(InventoryAck) if a.revision == said.revision), None)
         ) or InventoryAck(-1)
 
+    async def heartbeat(self, sequence: int, *, within: float) -> None:
+        """Send one by hand, and wait for its answer."""
+        await self.send_raw(encode(Heartbeat(sequence, self._clock())))
+        await self.until(lambda: sequence in self.acknowledged, within=within)
+
     async def send_raw(self, frame: bytes | str) -> None:
         """Send what the state machine would not."""
         await self.websocket.send(frame)
@@ -160,6 +175,7 @@ class Link:
         beating = asyncio.create_task(self._beat())
         try:
             async for frame in self.websocket:
+                self._note(frame)
                 self.received += self.link.receive(frame, now=time.monotonic(), clock=self._clock())
                 self._changed.set()
                 await self._flush()
@@ -170,6 +186,12 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
             self._changed.set()
+
+    def _note(self, frame: bytes | str) -> None:
+        # The state machine keeps these to itself.
+        message = decode_from_server(frame)
+        if isinstance(message, HeartbeatAck):
+            self.acknowledged.append(message.sequence)
 
     async def _beat(self) -> None:
         while True:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from structlog.typing import EventDict
 from websockets.exceptions import ConnectionClosed
 
-from remotegpu_api.gateway import gateway as gateway_module
+from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import AuditEvent, Gpu, Machine, Outcome
 from remotegpu_protocol import server_link
@@ -143,7 +143,7 @@ async def test_whatever_comes_before_the_hello_ends_the_link(
             with contextlib.suppress(ConnectionClosed):
                 async with asyncio.timeout(5):
                     while True:
-                        decoded = msgspec.msgpack.decode(await websocket.recv())
+                        decoded = msgspec.msgpack.decode(await websocket.recv(decode=False))
                         if decoded["type"] == "error":
                             received.append(Error(decoded["code"], decoded["message"]))
         assert websocket.close_code == code
@@ -354,7 +354,7 @@ async def test_what_an_older_link_still_says_changes_nothing(
         operation = await viewer.subscribe(
             LIVE, {"machineIds": [host.id]}, operation="MachineMetrics"
         )
-        monkeypatch.setattr(gateway_module.AgentConnection, "end", deaf)
+        monkeypatch.setattr(AgentConnection, "end", deaf)
         async with host.connected() as new:
             await new.send_inventory(inventory("GPU-0", hostname="new"))
             await new.send(sample(utilization=22))
