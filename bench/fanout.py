@@ -33,6 +33,7 @@ class LiveServer:
 
 @contextmanager
 def live_product(workspace: Workspace) -> Iterator[LiveServer]:
+    """RemoteGPU with the fleet that queries ask about."""
     with running_product(workspace, hosts=MACHINES) as product:
         keep_latest(workspace, product)
         machine_id = product.hosts[0].machine_id

@@ -39,6 +39,11 @@ class Window(msgspec.Struct, frozen=True):
     resident_kib: int
 
     @property
+    def busy(self) -> float:
+        """The server's share of its core in percent: far below 100, something else had it."""
+        return 100 * self.server_cpu / self.seconds
+
+    @property
     def rate(self) -> float:
         """Samples stored and published a second."""
         return self.stored / self.seconds

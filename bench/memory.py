@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +16,25 @@ from bench.workspace import Workspace
 #: server's own.
 _FIRST: Final = 100
 #: Seconds in which what was allocated while they came is given back, as far as it is.
-_REST: Final = 1.0
+_REST: Final = 0.5
 
 
-def kib_per_subscriber(workspace: Workspace, live: LiveServer, count: int) -> float:
-    """KiB of resident memory for each of `count` subscribers that wait for their next event."""
-    with _idle(workspace, live, _FIRST):
-        before = resident_kib(live.server.pid)
-        with _idle(workspace, live, count):
-            return (resident_kib(live.server.pid) - before) / count
+def kib_per_subscriber(
+    workspace: Workspace, live: LiveServer, count: int, steps: int
+) -> list[float]:
+    """KiB of resident memory for each of `count` subscribers that wait for their next event.
+
+    They come in `steps`, each measured by itself, and all stay: memory of ones that left would be
+    used again and look like none.
+    """
+    with ExitStack() as watching:
+        watching.enter_context(_idle(workspace, live, _FIRST))
+        measured = []
+        for _ in range(steps):
+            before = resident_kib(live.server.pid)
+            watching.enter_context(_idle(workspace, live, count))
+            measured.append((resident_kib(live.server.pid) - before) / count)
+        return measured
 
 
 def resident_kib(pid: int) -> int:

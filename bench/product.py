@@ -1,6 +1,7 @@
 """RemoteGPU itself, as `remotegpu serve` runs it, with machines enrolled and a viewer signed in."""
 
 import asyncio
+import shutil
 import sys
 import uuid
 from collections.abc import Iterator
@@ -42,30 +43,37 @@ class Product:
     hosts: list[Host]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a server needs to find in its directory, and who is in it."""
+
+    folder: Path
+    token: str
+    spare_token: str
+    hosts: list[Host]
+
+
+_prepared: dict[Path, Prepared] = {}
+
+
 @contextmanager
 def running_product(
     workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False
 ) -> Iterator[Product]:
-    """Serve on a fresh SQLite database and the workspace's Redis.
+    """Serve on an SQLite database of its own and the workspace's Redis.
 
     `unthrottled` lifts the limit on an agent's messages (`bench.unthrottled` says why).
     """
+    prepared = _prepare(workspace, hosts)
     port = unused_port()
+    origin = f"http://127.0.0.1:{port}"
     folder = workspace.folder / f"product-{port}"
-    settings = load_settings(
-        data_dir=folder,
-        redis_url=workspace.redis.url,
-        port=port,
-        public_url=f"http://127.0.0.1:{port}",
-        admin_password=SecretStr(_PASSWORD),
-        log_level="warning",
-    )
-    token, spare_token, enrolled = asyncio.run(_set_up(settings, hosts))
+    shutil.copytree(prepared.folder, folder)
     environment = {
         "REMOTEGPU_DATA_DIR": str(folder),
         "REMOTEGPU_REDIS_URL": workspace.redis.url,
         "REMOTEGPU_PORT": str(port),
-        "REMOTEGPU_PUBLIC_URL": settings.origin,
+        "REMOTEGPU_PUBLIC_URL": origin,
         "REMOTEGPU_LOG_LEVEL": "warning",
     }
     program: list[str | Path] = [Path(sys.executable).with_name("remotegpu")]
@@ -74,15 +82,30 @@ def running_product(
     with running_server(
         "RemoteGPU", [*program, "serve"], workspace.folder, port=port, environment=environment
     ) as server:
-        yield Product(server, settings.origin, token, spare_token, enrolled)
+        yield Product(server, origin, prepared.token, prepared.spare_token, prepared.hosts)
 
 
-async def _set_up(settings: Settings, count: int) -> tuple[str, str, list[Host]]:
+def _prepare(workspace: Workspace, count: int) -> Prepared:
+    """A state directory with `count` machines, made once and copied for each server."""
+    folder = workspace.folder / f"prepared-{count}"
+    if folder not in _prepared:
+        settings = load_settings(
+            data_dir=folder,
+            redis_url=workspace.redis.url,
+            admin_password=SecretStr(_PASSWORD),
+            enrollment_lifetime=24 * 3600,
+            log_level="warning",
+        )
+        _prepared[folder] = asyncio.run(_set_up(settings, folder, count))
+    return _prepared[folder]
+
+
+async def _set_up(settings: Settings, folder: Path, count: int) -> Prepared:
     async with control_plane(settings):
         hosts = [await _enroll(settings, number) for number in range(count)]
         spare_token, _ = await create_enrollment(SYSTEM, settings, machine_name="bench-agent")
         signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
-        return signed_in.token, spare_token, hosts
+        return Prepared(folder, signed_in.token, spare_token, hosts)
 
 
 async def _enroll(settings: Settings, number: int) -> Host:

@@ -33,6 +33,11 @@ class Window(msgspec.Struct, frozen=True):
     p99_ms: float
 
     @property
+    def busy(self) -> float:
+        """The server's share of its core in percent: far below 100, something else had it."""
+        return 100 * self.server_cpu / self.seconds
+
+    @property
     def rate(self) -> float:
         """Answers a second."""
         return self.answered / self.seconds

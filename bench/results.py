@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A column: what is measured, and whether more of it is better."""
+    """A column: what is measured; one that is not compared only explains the others."""
 
     name: str
     digits: int = 1
-    more_is_better: bool = False
+    is_compared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One run: every benchmark on every server, fan-out first."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -40,15 +41,14 @@ class Run:
             self._say(f"Round {number} of {plan.rounds}")
             live = self._live_servers()
             for name, start in live.items():
-                self._attempt(catalogue.FANOUT, name, partial(self._fan_out, name, start))
+                self._attempt(catalogue.FANOUT, name, partial(self._live, name, start))
             for name, work in self._ingest_servers().items():
                 self._attempt(catalogue.INGEST, name, partial(self._ingest, name, work))
             for name, start in live.items():
-                self._attempt(catalogue.QUERY, name, partial(self._query, name, start))
-            for name, start in live.items():
                 if name != catalogue.MERCURIUS_JIT:
                     self._attempt(catalogue.MEMORY, name, partial(self._memory, name, start))
-        self._attempt(catalogue.LINKS, catalogue.PRODUCT, self._links)
+        if plan.signed_links:
+            self._attempt(catalogue.LINKS, catalogue.PRODUCT, self._links)
         self._attempt(catalogue.AGENT, catalogue.PRODUCT, self._agent)
 
     def _has_node(self) -> bool:
@@ -60,12 +60,14 @@ class Run:
         return True
 
     def _attempt(self, benchmark: Benchmark, server: str, work: Callable[[], None]) -> None:
-        self._say(f"  {benchmark.name}: {server}")
+        begun = time.monotonic()
         try:
             work()
         except (LoadFailed, ServerFailed) as error:
-            self._say(f"    failed: {error}")
+            self._say(f"  {benchmark.name}: {server}: failed: {error}")
             self.results.failures.append(f"{benchmark.name}: {server}: {error}")
+        else:
+            self._say(f"  {benchmark.name}: {server}: {time.monotonic() - begun:.0f} s")
 
     def _live_servers(self) -> dict[str, Live]:
         space = self._workspace
@@ -95,17 +97,30 @@ class Run:
     def _peer(self, name: str, command: list[str | Path], **variables: str) -> Live:
         return partial(live_peer, self._workspace, name, command, **variables)
 
-    def _fan_out(self, name: str, start: Live) -> None:
+    def _live(self, name: str, start: Live) -> None:
+        """Everything that viewers ask of one server, fan-out first."""
         plan, space = self._plan, self._workspace
         fast = Viewers(500, plan.timing(plan.fanout_seconds))
         steady = Viewers(1000, plan.timing(plan.dashboard_seconds), rate=1)
         with start() as live:
             for window in measure(space, live, fast):
-                values = (window.rate, window.cpu_ms, window.p99_ms)
-                self.results.add(catalogue.FANOUT, name, values)
+                self.results.add(
+                    catalogue.FANOUT,
+                    name,
+                    (window.rate, window.cpu_ms, window.p99_ms, window.busy),
+                )
             for window in measure(space, live, steady):
-                values = (100 * window.server_cpu / window.seconds, window.p50_ms, window.p99_ms)
-                self.results.add(catalogue.DASHBOARD, name, values)
+                self.results.add(
+                    catalogue.DASHBOARD,
+                    name,
+                    (1000 * window.server_cpu / window.events, window.p50_ms, window.p99_ms),
+                )
+            for answers in ask(
+                space, live.server, token=live.token, timing=plan.timing(plan.query_seconds)
+            ):
+                self.results.add(
+                    catalogue.QUERY, name, (answers.rate, answers.cpu_ms, answers.busy)
+                )
 
     def _ingest_servers(self) -> dict[str, Callable[[], list[Window]]]:
         timing = self._plan.timing(self._plan.ingest_seconds)
@@ -133,25 +148,15 @@ class Run:
 
     def _ingest(self, name: str, work: Callable[[], list[Window]]) -> None:
         for window in work():
-            values = (window.rate, window.cpu_us, window.resident_kib / 1024)
+            values = (window.rate, window.cpu_us, window.resident_kib / 1024, window.busy)
             self.results.add(catalogue.INGEST, name, values)
-
-    def _query(self, name: str, start: Live) -> None:
-        plan = self._plan
-        with start() as live:
-            for window in ask(
-                self._workspace,
-                live.server,
-                token=live.token,
-                timing=plan.timing(plan.query_seconds),
-            ):
-                self.results.add(catalogue.QUERY, name, (window.rate, window.cpu_ms))
 
     def _memory(self, name: str, start: Live) -> None:
         plan = self._plan
         with start() as live:
-            for _ in range(plan.windows):
-                each = kib_per_subscriber(self._workspace, live, plan.idle_subscribers)
+            for each in kib_per_subscriber(
+                self._workspace, live, plan.idle_subscribers, plan.windows
+            ):
                 self.results.add(catalogue.MEMORY, name, (each,))
 
     def _links(self) -> None:
@@ -161,11 +166,7 @@ class Run:
             plan.signed_links,
             Timing(plan.warm_up, plan.ingest_seconds, 3),
         ):
-            values = (
-                window.rate,
-                100 * window.server_cpu / window.seconds,
-                window.resident_kib / 1024,
-            )
+            values = (window.rate, window.busy, window.resident_kib / 1024)
             self.results.add(catalogue.LINKS, catalogue.PRODUCT, values)
 
     def _agent(self) -> None:

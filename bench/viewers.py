@@ -31,6 +31,11 @@ class Window(msgspec.Struct, frozen=True):
     resident_kib: int
 
     @property
+    def busy(self) -> float:
+        """The server's share of its core in percent: far below 100, something else had it."""
+        return 100 * self.server_cpu / self.seconds
+
+    @property
     def rate(self) -> float:
         """Messages delivered a second."""
         return self.delivered / self.seconds
