@@ -1,0 +1,140 @@
+"""docs/graphql.md says what is so."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from graphql import GraphQLEnumType, GraphQLScalarType, parse, validate
+
+from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.paging import DEFAULT_PAGE, MAX_PAGE
+from remotegpu_core.services.api_tokens import MAX_TOKENS as MAX_API_TOKENS
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.limits import (
+    LIST_SIZES,
+    MAX_ALIASES,
+    MAX_COST,
+    MAX_DEPTH,
+    MAX_DIRECTIVES,
+    MAX_TOKENS,
+)
+from remotegpu_graphql.metrics.subscriptions import MAX_MACHINES
+from remotegpu_graphql.nodes import MAX_NODES
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "graphql.md").read_text()
+ENGINE = Engine()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def _documents() -> list[str]:
+    """GraphQL in blocks of its own, in Python's strings and in the shell's requests."""
+    inside_python = [
+        match
+        for block in _blocks("python")
+        for match in re.findall(r'"""\n((?:query|subscription).*?)"""', block, re.DOTALL)
+    ]
+    in_requests = re.findall(r'^\{"query": "(.*?)",$', PAGE, re.MULTILINE)
+    return [*_blocks("graphql"), *inside_python, *in_requests]
+
+
+@pytest.mark.parametrize("source", _documents(), ids=range(len(_documents())))
+def test_document_runs(source: str) -> None:
+    assert validate(ENGINE.schema, parse(source)) == []
+    ENGINE.prepare(source, None, signed_in=False)
+
+
+def test_there_are_documents() -> None:
+    assert len(_documents()) == 7
+
+
+@pytest.mark.parametrize("source", _blocks("python"), ids=range(len(_blocks("python"))))
+def test_program_can_be_read(source: str) -> None:
+    ast.parse(source)
+
+
+def _row(start: str) -> str:
+    (row,) = re.findall(rf"^\| {re.escape(start)}.* \| (.*?) \|$", PAGE, re.MULTILINE)
+    return str(row)
+
+
+@pytest.mark.parametrize(
+    ("start", "limit"),
+    [
+        ("tokens of a document", MAX_TOKENS),
+        ("depth in fields", MAX_DEPTH),
+        ("aliases of an operation", MAX_ALIASES),
+        ("directives of an operation", MAX_DIRECTIVES),
+        ("cost of an operation", MAX_COST),
+        ("page of a list", MAX_PAGE),
+        ("ids of `nodes`", MAX_NODES),
+        ("machines of one `machineMetrics`", MAX_MACHINES),
+        ("API tokens of a user", MAX_API_TOKENS),
+    ],
+)
+def test_limit(start: str, limit: int) -> None:
+    assert _row(start) == str(limit)
+
+
+def test_page_sizes_and_lists() -> None:
+    assert f"{DEFAULT_PAGE} elements when neither is given, {MAX_PAGE} at most" in PAGE
+    text = " ".join(PAGE.split())
+    words = {
+        "Machine.gpus": "GPUs",
+        "GpuMetrics.processes": "processes",
+        "Machine.labels": "labels",
+        "Machine.addresses": "addresses",
+        "MachineSpecs.disks": "disks",
+        "Gpu.migDevices": "MIG slices",
+        "Workspace.members": "members of a workspace",
+        "AuditEvent.details": "details of an audit event",
+    }
+    assert set(words) | {"MachineMetrics.gpus"} == set(LIST_SIZES)
+    for name, word in words.items():
+        assert f"{word} {LIST_SIZES[name]}" in text, name
+
+
+def _codes(cls: type[RemoteGPUError]) -> set[str]:
+    return {cls.code}.union(*(_codes(sub) for sub in cls.__subclasses__()))
+
+
+def test_codes() -> None:
+    codes = ENGINE.schema.type_map["ErrorCode"]
+    assert isinstance(codes, GraphQLEnumType)
+    tables = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \|", PAGE, re.MULTILINE)
+    told = set(re.findall(r"`([A-Z_]+)`", " ".join(tables)))
+    assert set(codes.values) <= told
+    # Agents are told of refused enrolments, not viewers.
+    assert _codes(RemoteGPUError) - {"ENROLLMENT_REFUSED"} <= told
+    for code in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_REQUEST"):
+        assert code in told
+
+
+def test_scalars() -> None:
+    ours = {
+        name
+        for name, type_ in ENGINE.schema.type_map.items()
+        if isinstance(type_, GraphQLScalarType)
+        and name not in {"String", "Int", "Float", "Boolean", "ID"}
+    }
+    for name in ours:
+        assert f"\n| `{name}` | " in PAGE, name
+        for generator in ("graphql-codegen", "genqlient", "graphql-client"):
+            (row,) = re.findall(rf"^\| {generator} .*$", PAGE, re.MULTILINE)
+            assert name in row
+
+
+def test_links_within_the_page() -> None:
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    }
+    links = set(re.findall(r"\]\(#([^)]+)\)", PAGE))
+    assert links
+    assert links <= headings
+    for path in re.findall(r"\]\((\.\./[^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / path).resolve().is_file(), path
