@@ -120,9 +120,9 @@ async def test_a_host_that_reads_nothing_any_more_is_silent_too(
             connection.link.reject("TEST", "x" * 2000)
         blocked = asyncio.create_task(connection.flush())
         await until(lambda: connection not in server.gateway._sockets)
-        await asyncio.gather(blocked, return_exceptions=True)
         await _until_presence(host, Presence.UNREACHABLE)
         link.websocket.transport.abort()
+        await asyncio.gather(blocked, return_exceptions=True)
 
 
 async def _until_presence(host: Host, wanted: Presence) -> None:
