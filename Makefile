@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help demo test check format lock soak clean
+.PHONY: help demo test check format lock soak bench clean
 
 help: ## Say what there is
 	@echo 'RemoteGPU. Needs Python 3.11 or newer, git and make; everything else is set up in .venv.'
@@ -21,6 +21,7 @@ help: ## Say what there is
 	@echo
 	@echo 'make demo:  PORT=8000  HOSTS=3 (simulated hosts)  DATA=.remotegpu (state)  ADMIN_PASSWORD=...'
 	@echo 'make test:  TESTS=tests/protocol  PYTEST_ARGS="-k link -n 0"'
+	@echo 'make bench: QUICK=1 (fewer peers, shorter)'
 	@echo 'any:        PYTHON=python3.12 (to make .venv with)'
 
 # PORT, HOSTS, DATA and ADMIN_PASSWORD reach the program through its environment: make exports what
@@ -52,6 +53,11 @@ soak: ## Run the long tests
 	@scripts/test_packages.sh
 	@scripts/setup_venv.sh dev
 	@$(PYTEST) -m soak --timeout 3600 $(PYTEST_ARGS) $(TESTS)
+
+bench: ## Measure speed and memory beside other servers (QUICK=1: in two minutes)
+	@scripts/test_packages.sh
+	@scripts/setup_venv.sh dev
+	@.venv/bin/python -m bench $(if $(QUICK),--quick)
 
 clean: ## Remove .venv and every cache (never the state in DATA)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build

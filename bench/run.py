@@ -15,7 +15,7 @@ from bench.node import NoNode, install_node_peers, node_program
 from bench.plan import Plan, Timing
 from bench.product import running_product
 from bench.query import ask
-from bench.results import Benchmark, Results
+from bench.results import Results
 from bench.server import python_module
 from bench.viewers import LoadFailed, Viewers
 from bench.workspace import Workspace
@@ -41,15 +41,15 @@ class Run:
             self._say(f"Round {number} of {plan.rounds}")
             live = self._live_servers()
             for name, start in live.items():
-                self._attempt(catalogue.FANOUT, name, partial(self._live, name, start))
+                self._attempt("Viewers", name, partial(self._live, name, start))
             for name, work in self._ingest_servers().items():
-                self._attempt(catalogue.INGEST, name, partial(self._ingest, name, work))
+                self._attempt(catalogue.INGEST.name, name, partial(self._ingest, name, work))
             for name, start in live.items():
                 if name != catalogue.MERCURIUS_JIT:
-                    self._attempt(catalogue.MEMORY, name, partial(self._memory, name, start))
+                    self._attempt(catalogue.MEMORY.name, name, partial(self._memory, name, start))
         if plan.signed_links:
-            self._attempt(catalogue.LINKS, catalogue.PRODUCT, self._links)
-        self._attempt(catalogue.AGENT, catalogue.PRODUCT, self._agent)
+            self._attempt(catalogue.LINKS.name, catalogue.PRODUCT, self._links)
+        self._attempt(catalogue.AGENT.name, catalogue.PRODUCT, self._agent)
 
     def _has_node(self) -> bool:
         try:
@@ -59,15 +59,15 @@ class Run:
             return False
         return True
 
-    def _attempt(self, benchmark: Benchmark, server: str, work: Callable[[], None]) -> None:
+    def _attempt(self, what: str, server: str, work: Callable[[], None]) -> None:
         begun = time.monotonic()
         try:
             work()
         except (LoadFailed, ServerFailed) as error:
-            self._say(f"  {benchmark.name}: {server}: failed: {error}")
-            self.results.failures.append(f"{benchmark.name}: {server}: {error}")
+            self._say(f"  {what}: {server}: failed: {error}")
+            self.results.failures.append(f"{what}: {server}: {error}")
         else:
-            self._say(f"  {benchmark.name}: {server}: {time.monotonic() - begun:.0f} s")
+            self._say(f"  {what}: {server}: {time.monotonic() - begun:.0f} s")
 
     def _live_servers(self) -> dict[str, Live]:
         space = self._workspace
