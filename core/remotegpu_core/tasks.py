@@ -23,8 +23,11 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def end(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait until it is over."""
-    if task is None:
-        return
-    task.cancel()
-    await asyncio.wait([task])
+    """Cancel a task and wait until it is over.
+
+    More than once if need be: on Python 3.11 `asyncio.wait_for`, which libraries use, may swallow a
+    cancellation that comes together with what it waits for.
+    """
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)

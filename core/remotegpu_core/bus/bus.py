@@ -11,7 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from remotegpu_core.bus import keys
-from remotegpu_core.bus.connection import connect
+from remotegpu_core.bus.connection import connect, in_time
 from remotegpu_core.bus.listener import Listener
 from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
@@ -89,7 +89,8 @@ class Bus:
             return {}
         wanted = [keys.latest_key(i) for i in ids] + [keys.presence_key(i) for i in ids]
         try:
-            values = cast("list[bytes | None]", await self.redis.mget(wanted))
+            async with in_time():
+                values = cast("list[bytes | None]", await self.redis.mget(wanted))
         except (RedisError, OSError):
             # The writer and the listener say once that the bus is away.
             return {}
@@ -124,7 +125,8 @@ class Bus:
     async def wished_rate(self, machine_id: UUID) -> float | None:
         """The shortest interval, in seconds, that any replica wants samples at."""
         try:
-            found = await self.redis.hgetall(keys.watch_key(machine_id))
+            async with in_time():
+                found = await self.redis.hgetall(keys.watch_key(machine_id))
         except (RedisError, OSError):
             return None
         now = now_ms()

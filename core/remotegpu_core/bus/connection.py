@@ -1,5 +1,7 @@
 """The Redis client: a real one when a URL is set, an in-process one otherwise."""
 
+import asyncio
+
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -12,6 +14,15 @@ from remotegpu_core.errors import InvalidInput
 TIMEOUT = 5.0
 
 
+def in_time() -> asyncio.Timeout:
+    """Around every wait for an answer: a TimeoutError, which is an OSError, when none comes.
+
+    The client's own timeout would do the same with `asyncio.wait_for`, which on Python 3.11 may
+    swallow a cancellation: a viewer who leaves, or a process that ends, would hang.
+    """
+    return asyncio.timeout(TIMEOUT)
+
+
 def connect(url: str | None) -> Redis:
     """A client for `url`, not yet connected.
 
@@ -19,14 +30,15 @@ def connect(url: str | None) -> Redis:
         InvalidInput: not a redis:// URL.
     """
     if url is None:
-        return FakeAsyncRedis(server=FakeServer())
+        return FakeAsyncRedis(server=FakeServer(), socket_timeout=None)
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidInput("REMOTEGPU_REDIS_URL is a redis://, rediss:// or unix:// URL.")
     try:
         return Redis.from_url(
             url,
             socket_connect_timeout=TIMEOUT,
-            socket_timeout=TIMEOUT,
+            # See `in_time`.
+            socket_timeout=None,
             # Callers know best what to do without an answer; waiting inside the client would
             # only stop them from doing it.
             retry=Retry(NoBackoff(), 0),

@@ -9,7 +9,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from remotegpu_core.bus.connection import in_time
 from remotegpu_core.bus.keys import NUDGE
+from remotegpu_core.tasks import end
 
 log = structlog.get_logger()
 
@@ -42,11 +44,8 @@ class Listener:
         self._task = asyncio.create_task(self._run(), name="bus-listener")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
         await self._disconnect()
 
     @property
@@ -63,7 +62,8 @@ class Listener:
         if len(callbacks) == 1 and self._pubsub is not None:
             # A failure here fails the reader too, which subscribes to everything anew.
             with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.subscribe(channel)
+                async with in_time():
+                    await self._pubsub.subscribe(channel)
 
     async def unsubscribe(self, channel: str, callback: Callback) -> None:
         callbacks = self._callbacks.get(channel, [])
@@ -73,7 +73,8 @@ class Listener:
             del self._callbacks[channel]
             if self._pubsub is not None:
                 with contextlib.suppress(RedisError, OSError):
-                    await self._pubsub.unsubscribe(channel)
+                    async with in_time():
+                        await self._pubsub.unsubscribe(channel)
 
     async def _run(self) -> None:
         delay = 0.1
@@ -99,16 +100,18 @@ class Listener:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         asked = set(self._callbacks)
         try:
-            await pubsub.subscribe(*asked)
+            async with in_time():
+                await pubsub.subscribe(*asked)
         except BaseException:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             raise
         self._pubsub = pubsub
         # Channels that came and went while the answer was on its way.
-        if late := set(self._callbacks) - asked:
-            await pubsub.subscribe(*late)
-        if gone := asked - set(self._callbacks):
-            await pubsub.unsubscribe(*gone)
+        async with in_time():
+            if late := set(self._callbacks) - asked:
+                await pubsub.subscribe(*late)
+            if gone := asked - set(self._callbacks):
+                await pubsub.unsubscribe(*gone)
 
     async def _disconnect(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
@@ -129,7 +132,8 @@ class Listener:
                 # Nothing was said, or the other end vanished without a word.
                 if asked:
                     raise TimeoutError(f"no answer within {QUIET:.0f} s")
-                await pubsub.ping()
+                async with in_time():
+                    await pubsub.ping()
                 heard_at, asked = loop.time(), True
 
     def _deliver(self, channel: str, data: bytes) -> None:

@@ -9,6 +9,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from remotegpu_core.bus.connection import in_time
+from remotegpu_core.tasks import end
+
 log = structlog.get_logger()
 
 #: Adds one command to a pipeline.
@@ -47,9 +50,7 @@ class Writer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_CHANCE):
                 await self._idle.wait()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
         self._task = None
 
     async def put(self, write: Write) -> None:
@@ -80,7 +81,7 @@ class Writer:
 
     async def _send(self, batch: list[Write]) -> None:
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
+            async with in_time(), self._redis.pipeline(transaction=False) as pipeline:
                 for write in batch:
                     write(pipeline)
                 answers = await pipeline.execute(raise_on_error=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from remotegpu_core.bus.bus import WATCH_LIFETIME, Bus
 from remotegpu_core.bus.keys import sample_channel
 from remotegpu_core.bus.samples import Sample, unpack_sample
+from remotegpu_core.tasks import end
 from remotegpu_protocol.limits import MIN_SAMPLE_INTERVAL, SAMPLE_INTERVAL
 
 Follower = Callable[[Sample], None]
@@ -54,11 +55,8 @@ class SampleFeed:
         self._task = asyncio.create_task(self._renew(), name="sample-feed")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
         await self._bus.wish_rate(self._replica_id, dict.fromkeys(self._wished))
         self._wished.clear()
 
