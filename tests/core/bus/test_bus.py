@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,6 +16,7 @@ from tests.core.patience import eventually, until
 from tests.services.redis import RedisServer
 
 MACHINE = uuid.UUID(int=1)
+_questions = itertools.count()
 ONE, TWO = uuid.UUID(int=11), uuid.UUID(int=12)
 
 
@@ -22,14 +24,16 @@ async def sent(bus: Bus) -> None:
     """Everything that was put so far is out: writes keep their order."""
     arrived: list[bytes] = []
     hear = arrived.append
-    await bus.listener.subscribe("sent", hear)
+    # Of its own, since answers to questions of before may still be on their way.
+    channel = f"sent-{next(_questions)}"
+    await bus.listener.subscribe(channel, hear)
 
     async def heard() -> bool:
-        await bus.writer.put(lambda pipeline: pipeline.publish("sent", b"x"))
+        await bus.writer.put(lambda pipeline: pipeline.publish(channel, b"x"))
         return bool(arrived)
 
     await eventually(heard)
-    await bus.listener.unsubscribe("sent", hear)
+    await bus.listener.unsubscribe(channel, hear)
 
 
 async def test_a_sample_is_kept_and_sent(bus: Bus) -> None:
