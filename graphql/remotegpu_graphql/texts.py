@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from graphql import ASTValidationRule, GraphQLError, StringValueNode
 
+from remotegpu_core.texts import storable
+
 _MESSAGE: Final = "Text cannot hold U+0000 or half of a surrogate pair."
 
 
@@ -16,7 +18,7 @@ class StorableTextRule(ASTValidationRule):
     """Of the strings in a document."""
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
-        if not _is_storable(node.value):
+        if not storable(node.value):
             self.report_error(GraphQLError(_MESSAGE, node))
 
 
@@ -26,14 +28,10 @@ def check_variables(variables: Mapping[str, Any]) -> GraphQLError | None:
     while waiting:
         value = waiting.pop()
         if isinstance(value, str):
-            if not _is_storable(value):
+            if not storable(value):
                 return GraphQLError(_MESSAGE, extensions={"code": "INVALID_INPUT"})
         elif isinstance(value, Mapping):
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
     return None
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,7 +1,6 @@
 """A real control plane with people and machines in it, on either database and bus."""
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,24 +24,6 @@ def _prepare(settings: Settings) -> None:
     # On a thread of its own, since a test's loop may be running on this one.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, run()).result()
-
-
-@contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[ControlPlane]:
-    async with control_plane(settings) as opened:
-        yield opened
-        # On Python 3.11 redis-py may swallow a cancellation that comes while it sends (it uses
-        # `wait_for`); what was sent last is let through before the bus ends.
-        ending = asyncio.create_task(_insist(opened))
-    await ending
-
-
-async def _insist(plane: ControlPlane) -> None:
-    writer = plane.bus.writer._task
-    while writer is not None and not writer.done():
-        await asyncio.sleep(0.1)
-        if writer.cancelling():
-            writer.cancel()
 
 
 @pytest.fixture(scope="session")
@@ -91,14 +72,14 @@ def scaled_out_settings(
 @pytest.fixture
 async def plane(embedded_settings: Settings) -> AsyncIterator[ControlPlane]:
     """A control plane on the embedded defaults."""
-    async with _open(embedded_settings) as opened:
+    async with control_plane(embedded_settings) as opened:
         yield opened
 
 
 @pytest.fixture
 async def scaled_out(scaled_out_settings: Settings) -> AsyncIterator[ControlPlane]:
     """A control plane on PostgreSQL and Redis."""
-    async with _open(scaled_out_settings) as opened:
+    async with control_plane(scaled_out_settings) as opened:
         yield opened
 
 
@@ -106,7 +87,7 @@ async def scaled_out(scaled_out_settings: Settings) -> AsyncIterator[ControlPlan
 async def any_plane(request: pytest.FixtureRequest) -> AsyncIterator[ControlPlane]:
     """The same test on both."""
     settings: Settings = request.getfixturevalue(f"{request.param}_settings")
-    async with _open(settings) as opened:
+    async with control_plane(settings) as opened:
         yield opened
 
 

@@ -129,7 +129,9 @@ async def test_inputs(any_plane: ControlPlane) -> None:
         good = _required(name, world)
         if name.endswith(("grantMachine", "MachineGrant")) and key == "machineId":
             good["userId"] = world.id("User")
-        for bad in _bad_ids(type_name):
+        # Reading one is the same for all of them; finding it is not.
+        bad_ids = _bad_ids(type_name)
+        for bad in bad_ids if where == "revokeApiToken.id" else bad_ids[:: len(bad_ids) // 6]:
             body = await ask(world.plane, admin, _mutation(name), {"input": {**good, key: bad}})
             assert "errors" not in body, (where, bad[:80], body)
             (error,) = body["data"][name]["userErrors"]
@@ -250,7 +252,7 @@ def test_an_object_has_one_id() -> None:
     # Its last character has four bits that base64 ignores.
     id_ = encode_id("Machine", row_id)
     twins = [id_[:-1] + last for last in string.ascii_letters + string.digits + "-_"]
-    assert [twin for twin in twins if split_id(twin) is not None] == [id_]
+    assert [twin for twin in twins if split_id(twin) == ("Machine", row_id)] == [id_]
 
 
 @given(st.text(max_size=300))

@@ -25,8 +25,8 @@ from tests.graphql_schema.asking import ask, codes, following
 from tests.graphql_schema.hosts import make_host
 from tests.graphql_schema.people import as_admin
 
-#: Seconds that reading a hostile document may take: far more than it does, far less than walking
-#: every spread of it would.
+#: Seconds of processor time that a hostile document may take: far more than it does, far less than
+#: walking every spread of it would.
 SOON = 3.0
 
 
@@ -431,23 +431,23 @@ def _mesh(size: int) -> str:
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )
 def test_hostile_document_is_dealt_with_soon(name: str, source: str, expected: str | None) -> None:
-    engine, began = Engine(), time.perf_counter()
+    engine, began = Engine(), time.process_time()
     code = None
     try:
         engine.price(engine.prepare(source, None, signed_in=True), {})
     except RequestRefused as refused:
         code = str((refused.errors[0].extensions or {})["code"])
-    assert time.perf_counter() - began < SOON, name
+    assert time.process_time() - began < SOON, name
     if expected is not None:
         assert code == expected, name
 
 
 async def test_hostile_document_that_costs_nothing_runs_soon(plane: ControlPlane) -> None:
     """Fragments are collected once, however often they are spread."""
-    began = time.perf_counter()
+    began = time.process_time()
     body = await ask(plane, await as_admin(), _chain(70, 2, "__typename"))
     assert body["data"] == {"fleet": {"__typename": "Fleet"}}
-    assert time.perf_counter() - began < SOON
+    assert time.process_time() - began < SOON
 
 
 def test_memory_of_documents_is_bounded() -> None:
@@ -456,7 +456,7 @@ def test_memory_of_documents_is_bounded() -> None:
     long = "{ fleet { __typename } } #" + "x" * 20_000
     engine.prepare(long, None, signed_in=True)
     assert long not in engine._documents
-    for number in range(600):
+    for number in range(505):
         engine.prepare(f"{{ fleet {{ __typename }} }} # {number}", None, signed_in=True)
     assert len(engine._documents) == 500
 
