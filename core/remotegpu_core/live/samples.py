@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from remotegpu_core.bus.bus import WATCH_LIFETIME, Bus
@@ -86,7 +86,7 @@ class SampleFeed:
 
     async def samples(
         self, machine_id: uuid.UUID, *, interval: float | None
-    ) -> AsyncIterator[Sample]:
+    ) -> AsyncGenerator[Sample, None]:
         """The latest sample at once, then new ones; at most one in `interval` seconds if given.
 
         A reader that is slower than the samples gets the newest and never a queue of them.

@@ -155,7 +155,7 @@ async def test_many_followers_cost_one_reading(
     coming = [asyncio.create_task(take(one, 3)) for one in following]
     await asyncio.sleep(0.05)
     readings = 0
-    changes_after = module.changes_after
+    changes_after = log.changes_after
 
     async def counting(sequence: int) -> list[MachineChange]:
         nonlocal readings

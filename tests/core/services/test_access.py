@@ -52,7 +52,7 @@ async def test_everybody_sees_what_they_have_a_grant_on_and_admins_all(admin: Ac
     every = {machine.id for machine in machines}
 
     assert await visible_ids(alice) == {own.id, shared.id}
-    assert await visible_scope(alice) == {own.id, shared.id}
+    assert await visible_scope(alice) == frozenset({own.id, shared.id})
     assert await visible_ids(alice, every) == {own.id, shared.id}
     assert await visible_ids(alice, [none.id]) == set()
     assert await visible_ids(alice, []) == set()

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 async def access() -> int:
-    return (await Version.get(name=Topic.ACCESS)).value
+    version = await Version.get(name=Topic.ACCESS)
+    return int(version.value)
 
 
 async def test_a_grant_opens_a_machine_and_its_end_closes_it(admin: Actor) -> None:

@@ -9,7 +9,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import InvalidCredentials, LockedOut, RemoteGPUError
 from remotegpu_core.models import SignInFailure, User
-from remotegpu_core.passwords import hash_password
+from remotegpu_core.passwords import hash_password, verify_password
 from remotegpu_core.services import lockout, sign_in
 from remotegpu_core.services.sign_in import SignedIn
 from remotegpu_core.settings import Settings
@@ -123,7 +123,7 @@ async def test_a_hundred_at_once_get_five_tries(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = 0
-    verify = sign_in.verify_password
+    verify = verify_password
 
     async def counting(password: str, stored: str | None) -> bool:
         nonlocal verified

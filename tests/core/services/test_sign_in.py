@@ -7,7 +7,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import InvalidCredentials, Unauthenticated
 from remotegpu_core.models import ApiToken, AuditEvent, Outcome, Session, User, Version
-from remotegpu_core.passwords import hash_password
+from remotegpu_core.passwords import hash_password, verify_password
 from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
 from remotegpu_core.services import sign_in as service
 from remotegpu_core.services.api_tokens import create_api_token, revoke_api_token
@@ -38,7 +38,8 @@ async def alice(database: Database) -> User:
 
 
 async def access() -> int:
-    return (await Version.get(name=Topic.ACCESS)).value
+    version = await Version.get(name=Topic.ACCESS)
+    return int(version.value)
 
 
 async def test_a_session_for_the_right_password(settings: Settings, alice: User) -> None:
@@ -188,7 +189,7 @@ async def test_what_has_changed_since_shows(alice: User) -> None:
 async def test_a_reset_while_the_old_password_is_being_verified_lets_nobody_in(
     settings: Settings, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify = service.verify_password
+    verify = verify_password
 
     async def slowly(password: str, stored: str | None) -> bool:
         right = await verify(password, stored)
@@ -208,7 +209,7 @@ async def test_a_weaker_hash_is_replaced_and_never_over_a_newer_password(
     await sign_in(settings, "alice", PASSWORD, source_address=SOURCE)
     assert (await User.get(id=alice.id)).password_hash != alice.password_hash
 
-    hash_ = service.hash_password
+    hash_ = hash_password
 
     async def slowly(password: str) -> str:
         stronger = await hash_(password)

@@ -18,7 +18,7 @@ from remotegpu_core.errors import (
 )
 from remotegpu_core.models import AuditEvent, User, Version
 from remotegpu_core.paging import PageRequest
-from remotegpu_core.passwords import verify_password
+from remotegpu_core.passwords import hash_password, verify_password
 from remotegpu_core.services import users
 from remotegpu_core.services.api_tokens import create_api_token
 from remotegpu_core.services.lockout import PAIR_LIMIT
@@ -243,7 +243,7 @@ async def test_an_admins_reset_stands_over_a_change_that_was_under_way(
 ) -> None:
     await create_user(admin, "mallory", PASSWORD, Role.USER)
     actor = (await sign_in(settings, "mallory", PASSWORD, source_address="a")).actor
-    hash_ = users.hash_password
+    hash_ = hash_password
 
     async def slowly(password: str) -> str:
         hashed = await hash_(password)

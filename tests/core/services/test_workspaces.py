@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 async def access() -> int:
-    return (await Version.get(name=Topic.ACCESS)).value
+    version = await Version.get(name=Topic.ACCESS)
+    return int(version.value)
 
 
 async def test_a_name_is_taken_in_any_case(admin: Actor) -> None:
