@@ -108,6 +108,7 @@ async def test_a_host_that_reads_nothing_any_more_is_silent_too(
     hasty: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remotegpu_api.gateway.connection.CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr(presence, "LOST_AFTER", 120.0)
     server = hasty
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
