@@ -90,6 +90,7 @@ async def test_an_unknown_user_costs_the_same_work(monkeypatch: pytest.MonkeyPat
             return hasher.verify(stored, password)
 
     monkeypatch.setattr(passwords, "_hasher", Recorder())
+    monkeypatch.setattr(passwords, "_nobody", None)
     assert not await verify_password("mallory-Passw0rd-1", None)
     assert not await verify_password("mallory-Passw0rd-1", await hash_password("other-Passw0rd"))
     nobody, somebody = (extract_parameters(stored) for stored in verified)
