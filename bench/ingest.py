@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from bench.event import make_metrics
-from bench.links import Window, allow_descriptors, drive, plain_link, signed_link
+from bench.links import Window, allow_descriptors, drive, plain_link, signed_links
 from bench.plan import Timing
 from bench.product import running_product
 from bench.server import Server, running_server
@@ -36,7 +36,7 @@ def json_message(workspace: Workspace) -> Path:
 def flood_product(workspace: Workspace, timing: Timing) -> list[Window]:
     """Signed links that send as fast as they can."""
     with running_product(workspace, hosts=LINKS, unthrottled=True) as product:
-        links = [signed_link(product, host) for host in product.hosts]
+        links = signed_links(product)
         return drive(
             workspace,
             product.server,
@@ -53,7 +53,7 @@ def steady_product(workspace: Workspace, links: int, timing: Timing) -> list[Win
         return drive(
             workspace,
             product.server,
-            [signed_link(product, host) for host in product.hosts],
+            signed_links(product),
             packed_message(workspace),
             rate=1,
             timing=timing,

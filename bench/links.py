@@ -23,7 +23,9 @@ from bench.viewers import LoadFailed
 from bench.workspace import Workspace
 from remotegpu_core.clock import now_ms
 from remotegpu_protocol.agent_link import AgentLink
-from remotegpu_protocol.limits import SUBPROTOCOL
+from remotegpu_protocol.codec import encode
+from remotegpu_protocol.limits import HEARTBEAT_INTERVAL, SUBPROTOCOL
+from remotegpu_protocol.messages import Heartbeat
 from remotegpu_protocol.openings import connecting
 from tests.services.ports import LOOPBACK
 
@@ -66,6 +68,21 @@ def allow_descriptors(count: int) -> None:
 def plain_link(server: Server) -> socket.socket:
     """A websocket at a peer's /agent, which asks for no greeting."""
     return _upgrade(server.port)[0]
+
+
+def signed_links(product: Product) -> list[socket.socket]:
+    """A link of each of the product's hosts; those that came first are kept alive meanwhile."""
+    opened: list[socket.socket] = []
+    beaten_at = time.monotonic()
+    for host in product.hosts:
+        opened.append(signed_link(product, host))
+        if time.monotonic() - beaten_at > HEARTBEAT_INTERVAL:
+            beaten_at = time.monotonic()
+            beat = encode(Heartbeat(sequence=1, clock=now_ms()))
+            frame = Frame(Opcode.BINARY, beat).serialize(mask=True)
+            for link in opened:
+                link.sendall(frame)
+    return opened
 
 
 def signed_link(product: Product, host: Host) -> socket.socket:
