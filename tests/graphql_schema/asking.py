@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,14 @@ async def following(
         yield Following(responses)
     finally:
         await responses.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def eventually(look: Callable[[], Awaitable[object]], expected: object) -> None:
+    """Return as soon as `look` gives what is expected; fail when it does not before long."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := await look()) != expected:
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.01)
 
 
 def codes(body: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ from redis import Redis
 #: Duties of the control plane that ask by themselves.
 _DUTIES = frozenset({"version-watch", "sample-feed"})
 
+_ABOUT_IT = ("cmdstat_info", "cmdstat_config", "cmdstat_client", "cmdstat_ping")
+
 
 class Statements(logging.Handler):
     """SQL statements that Tortoise logs, but for those of the control plane's own duties."""
@@ -39,11 +41,11 @@ def statements() -> Iterator[list[str]]:
 
 
 def commands(client: "Redis") -> dict[str, int]:
-    """How often the server ran each command, but for what asks about it."""
+    """How often the server ran each command, but for what asks about it or whether it is there."""
     stats = client.info("commandstats")
     assert isinstance(stats, dict)
     return {
         name.removeprefix("cmdstat_"): int(values["calls"])
         for name, values in stats.items()
-        if not name.startswith(("cmdstat_info", "cmdstat_config", "cmdstat_client"))
+        if not name.startswith(_ABOUT_IT)
     }

@@ -17,7 +17,7 @@ from remotegpu_graphql.engine import Engine, RequestRefused
 from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.limits import MAX_COST
 from remotegpu_graphql.scalars import format_time
-from tests.graphql_schema.asking import ask, data_of, following
+from tests.graphql_schema.asking import ask, data_of, eventually, following
 from tests.graphql_schema.contract import ContractOperation, contract_operations, document
 from tests.graphql_schema.hosts import GIB, make_host
 from tests.graphql_schema.people import (
@@ -379,9 +379,7 @@ async def test_machine_metrics_every(plane: ControlPlane) -> None:
     ) as live:
         first = (await live.data())["machineMetrics"]
         assert first["gpus"] == [{"index": 0, "uuid": host.gpus[0].uuid, "utilization": 50.0}]
-        while (wished := await plane.bus.wished_rate(host.machine.id)) is None:
-            await asyncio.sleep(0.01)
-        assert wished == 1.5
+        await eventually(lambda: plane.bus.wished_rate(host.machine.id), 1.5)
         began = asyncio.get_running_loop().time()
         for at in (1_100, 1_200, 1_300):
             await host.publish(at)
