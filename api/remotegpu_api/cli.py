@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvloop
 from rich.console import Console
+from rich.text import Text
 
 from remotegpu_api.logs import set_up_logging
 from remotegpu_core.actor import SYSTEM, Role
@@ -40,7 +41,8 @@ def main() -> None:
     try:
         app()
     except RemoteGPUError as error:
-        errors.print(f"[red]error:[/red] {error.message}", markup=True, soft_wrap=True)
+        # Text, since a path or an address may hold what looks like markup.
+        errors.print(Text.assemble(("error:", "red"), f" {error.message}"), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
