@@ -46,8 +46,10 @@ async def test_no_driver_is_absent_and_one_installed_later_is_found(
     assert report.driver_state is DriverState.ABSENT
     assert "No NVIDIA driver" in (report.message or "")
     assert await late_nvml.sample() == []
-    # A host without GPUs pays for no worker.
-    assert late_nvml.worker_pid is None
+    # A host without GPUs pays for no worker, but for the moments in which one looks again.
+    async with asyncio.timeout(20):
+        while late_nvml.worker_pid is not None:
+            await asyncio.sleep(0.005)
     late_nvml.changed.clear()
     no_driver.install()
     # Sampling alone finds it: nobody has to ask for the inventory.
