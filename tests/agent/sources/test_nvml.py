@@ -48,7 +48,7 @@ async def test_no_driver_is_absent_and_one_installed_later_is_found(
     assert await late_nvml.sample() == []
     # A host without GPUs pays for no worker, but for the moments in which one looks again.
     async with asyncio.timeout(20):
-        while late_nvml.worker_pid is not None:
+        while late_nvml.worker_pid is not None:  # noqa: ASYNC110 - a process, which rings no bell
             await asyncio.sleep(0.005)
     late_nvml.changed.clear()
     no_driver.install()
