@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from remotegpu_core.bus.connection import in_time
@@ -81,10 +82,7 @@ class Writer:
 
     async def _send(self, batch: list[Write]) -> None:
         try:
-            async with in_time(), self._redis.pipeline(transaction=False) as pipeline:
-                for write in batch:
-                    write(pipeline)
-                answers = await pipeline.execute(raise_on_error=False)
+            answers = await self._execute(batch)
         except (RedisError, OSError) as error:
             # What waits behind is as old as what was lost, and its writers wait for room.
             self._lost(len(batch) + len(self._pending), error)
@@ -100,6 +98,23 @@ class Writer:
         elif self._away:
             self._away = False
             log.info("bus.back", dropped=self.dropped)
+
+    async def _execute(self, batch: list[Write]) -> list[object]:
+        try:
+            return await self._try(batch)
+        except (RedisConnectionError, ConnectionError):
+            if self._away:
+                raise
+            # Perhaps only the connection is gone, and the server was back before anybody looked.
+            # Nothing here minds being written twice.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            return await self._try(batch)
+
+    async def _try(self, batch: list[Write]) -> list[object]:
+        async with in_time(), self._redis.pipeline(transaction=False) as pipeline:
+            for write in batch:
+                write(pipeline)
+            return await pipeline.execute(raise_on_error=False)
 
     def _lost(self, count: int, error: Exception) -> None:
         self.dropped += count
