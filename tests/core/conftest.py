@@ -12,27 +12,11 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.database.connection import Database
 from remotegpu_core.settings import Settings, load_settings
+from tests.core.emptying import Emptier, emptying
 from tests.core.people import make_admin
 from tests.services.postgres import PostgresServer
 
 BACKENDS = ("sqlite", "postgres")
-
-#: Back to what the migrations left; a test that failed may have left connections open.
-EMPTY = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid();
-SET session_replication_role = replica;
-DO $$
-DECLARE name text;
-BEGIN
-    FOR name IN SELECT tablename FROM pg_tables
-        WHERE schemaname = 'public' AND tablename NOT IN ('version', 'tortoise_migrations')
-    LOOP
-        EXECUTE format('DELETE FROM %I', name);
-    END LOOP;
-END $$;
-UPDATE version SET value = 0;
-"""
 
 
 def _migrate(settings: Settings) -> None:
@@ -58,11 +42,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of one migrated database, which `postgres_settings` empties for every test."""
+def migrated_postgres(postgres_server: PostgresServer) -> Iterator[Emptier]:
+    """One migrated database, which `postgres_settings` empties for every test."""
     with postgres_server.database() as url:
         _migrate(load_settings(database_url=url))
-        yield url
+        with emptying(url) as emptier:
+            yield emptier
 
 
 @pytest.fixture
@@ -75,13 +60,10 @@ def sqlite_settings(sqlite_template: Path, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def postgres_settings(
-    postgres_server: PostgresServer, migrated_postgres: str, tmp_path: Path
-) -> Settings:
-    """Settings with a migrated, empty PostgreSQL database that nobody is connected to."""
-    # Emptying takes a tenth of what a database of its own would.
-    postgres_server.execute(EMPTY, database=migrated_postgres.rsplit("/", 1)[1])
-    return load_settings(data_dir=tmp_path / "state", database_url=migrated_postgres)
+def postgres_settings(migrated_postgres: Emptier, tmp_path: Path) -> Settings:
+    """Settings with a migrated, empty PostgreSQL database that nobody else is connected to."""
+    migrated_postgres.empty()
+    return load_settings(data_dir=tmp_path / "state", database_url=migrated_postgres.url)
 
 
 @pytest.fixture(params=BACKENDS)
