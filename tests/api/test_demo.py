@@ -1,7 +1,9 @@
 """`remotegpu demo`: the whole system, its agents included, from one command."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from tests.api.documents import MACHINES, SIGN_IN
 from tests.api.program import Running, call, call_here, started
@@ -57,6 +61,29 @@ async def _live(demo: Running, port: int, token: str, machines: int) -> dict[str
         await asyncio.sleep(0.2)
 
 
+async def _follow_what_is_printed(demo: Running, port: int, token: str) -> None:
+    """The subscription that it prints works as it stands, for all machines in it."""
+    printed = re.search(r"^subscription \{.*?^\}", demo.output, re.MULTILINE | re.DOTALL)
+    assert printed is not None, demo.output
+    subscribe = {"id": "1", "type": "subscribe", "payload": {"query": printed.group()}}
+    seen = set()
+    async with connect(
+        f"ws://{LOOPBACK}:{port}/graphql",
+        subprotocols=[Subprotocol("graphql-transport-ws")],
+        additional_headers={"Authorization": f"Bearer {token}"},
+        proxy=None,
+    ) as viewer:
+        await viewer.send('{"type": "connection_init"}')
+        assert json.loads(await viewer.recv())["type"] == "connection_ack"
+        await viewer.send(json.dumps(subscribe))
+        async with asyncio.timeout(30):
+            while len(seen) < 2:
+                event = json.loads(await viewer.recv())
+                assert event["type"] == "next", event
+                seen.add(event["payload"]["data"]["machineMetrics"]["machineId"])
+    assert all(machine in printed.group() for machine in seen)
+
+
 def _family(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
@@ -72,13 +99,14 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
     data, port = tmp_path / "data", unused_port()
     environment = _environment(data, port, ADMIN_PASSWORD=PASSWORD)
     async with started("demo", environment=environment) as demo:
-        await demo.says("3 agents are running.")
+        await demo.says("3 agents are running")
         assert f"http://127.0.0.1:{port}/graphql" in demo.output
-        assert "subscription" in demo.output
         assert PASSWORD not in demo.output
         token = await _sign_in(port, PASSWORD)
         assert token is not None
         nodes = await _live(demo, port, token, 3)
+        await demo.says("Ctrl-C ends it.")
+        await _follow_what_is_printed(demo, port, token)
         simulated = [nodes["sim-01"], nodes["sim-02"]]
         for node in simulated:
             assert len(node["gpus"]) == 8
@@ -96,12 +124,11 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert "Traceback" not in demo.log + demo.output
 
-    keys = {path: path.read_bytes() for path in data.rglob("*") if path.name == "key"}
     # Another port, the same data: the same machines under the same keys, and another password.
     other = unused_port()
     environment = _environment(data, other, ADMIN_PASSWORD="another-Passw0rd-2")
     async with started("demo", environment=environment) as demo:
-        await demo.says("3 agents are running.")
+        await demo.says("3 agents are running")
         assert await _sign_in(other, PASSWORD) is None
         token = await _sign_in(other, "another-Passw0rd-2")
         assert token is not None
@@ -111,7 +138,7 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
 
     # Without a password the last one holds; nobody is enrolled again.
     async with started("demo", environment=_environment(data, other)) as demo:
-        await demo.says("3 agents are running.")
+        await demo.says("3 agents are running")
         token = await _sign_in(other, "another-Passw0rd-2")
         assert token is not None
         nodes = await _live(demo, other, token, 3)
@@ -132,14 +159,13 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
         while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in agents):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
-    assert keys or data.exists()
 
 
 async def test_what_runs_already_gets_one_line(tmp_path: Path) -> None:
     port = unused_port()
     environment = {**_environment(tmp_path / "a", port), "HOSTS": "0"}
     async with started("demo", environment=environment) as demo:
-        await demo.says("1 agents are running.")
+        await demo.says("1 agents are running")
         taken = await call("demo", environment=_environment(tmp_path / "b", port))
         assert f"Port {port}" in taken.one_line
         assert "PORT=" in taken.one_line
