@@ -43,9 +43,10 @@ class Emptier:
 
     async def _empty(self) -> None:
         # Other tests restart the server.
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self.url)
-        await self._connection.execute(_EMPTY)
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = self._connection = await asyncpg.connect(self.url)
+        await connection.execute(_EMPTY)
 
 
 @contextmanager
