@@ -66,7 +66,7 @@ async def _follow_what_is_printed(demo: Running, port: int, token: str) -> None:
     printed = re.search(r"^subscription \{.*?^\}", demo.output, re.MULTILINE | re.DOTALL)
     assert printed is not None, demo.output
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": printed.group()}}
-    seen = set()
+    seen: set[str] = set()
     async with connect(
         f"ws://{LOOPBACK}:{port}/graphql",
         subprotocols=[Subprotocol("graphql-transport-ws")],

@@ -187,6 +187,8 @@ class AgentConnection:
             self._plane.replica_id,
             agent_version=hello.agent_version,
             boot_id=hello.boot_id,
+            # The key that was just checked: a re-enrolment may have replaced it since.
+            public_key=bytes(machine.public_key),
         )
         if connected is None:
             self.link.refuse(Revoked("This machine was removed; enrol the host again."))
