@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from remotegpu_api.web.graphql_endpoint import MAX_BODY
 from tests.api.documents import LIVE, VIEWER
 from tests.api.plane import Server
@@ -12,26 +10,21 @@ JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
 
 
-@pytest.mark.parametrize(
-    ("accept", "answered"),
-    [
+async def test_a_query_is_answered_in_the_media_type_asked_for(server: Server) -> None:
+    for accept, answered in (
         (None, JSON),
         ("*/*", JSON),
         (JSON, JSON),
         (GRAPHQL, GRAPHQL),
         (f"{GRAPHQL}; charset=utf-8, {JSON}; q=0.9", GRAPHQL),
-    ],
-)
-async def test_a_query_is_answered_in_the_media_type_asked_for(
-    server: Server, accept: str | None, answered: str
-) -> None:
-    headers = {} if accept is None else {"Accept": accept}
-    response = await server.post("{ __typename }", headers=headers)
-    assert response.status_code == 200
-    assert response.headers["content-type"] == f"{answered}; charset=utf-8"
-    assert response.headers["cache-control"] == "no-store"
-    assert "server" not in response.headers
-    assert response.json()["data"] == {"__typename": "Query"}
+    ):
+        headers = {} if accept is None else {"Accept": accept}
+        response = await server.post("{ __typename }", headers=headers)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == f"{answered}; charset=utf-8", accept
+        assert response.headers["cache-control"] == "no-store"
+        assert "server" not in response.headers
+        assert response.json()["data"] == {"__typename": "Query"}
 
 
 async def test_what_cannot_run_has_the_status_of_its_media_type(server: Server) -> None:
@@ -87,48 +80,53 @@ async def test_a_body_may_have_256_kib_and_no_byte_more(server: Server) -> None:
     assert streamed.status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("body", "hint"),
-    [
-        (b"", "JSON"),
-        (b"{", "JSON"),
-        (b"\xff\xfe{}", "JSON"),
-        (b"[" * 100_000, "JSON"),
-        (b'[{"query": "{ __typename }"}]', "Batches"),
-        (b"[]", "Batches"),
-        (b"5", "object"),
-        (b"null", "object"),
-        (b"{}", "query"),
-        (b'{"query": 5}', "query"),
-        (b'{"query": ["{ __typename }"]}', "query"),
-        (b'{"query": ""}', "query"),
-        (b'{"query": "{ __typename }", "variables": [1]}', "variables"),
-        (b'{"query": "{ __typename }", "variables": "{}"}', "variables"),
-        (b'{"query": "{ __typename }", "operationName": 1}', "operationName"),
-        (b'{"query": "{ __typename }", "extensions": []}', "extensions"),
-    ],
-)
-async def test_a_body_of_another_shape_is_explained(server: Server, body: bytes, hint: str) -> None:
-    response = await server.http.post("/graphql", content=body, headers={"Content-Type": JSON})
-    assert response.status_code == 400
-    error = response.json()["errors"][0]
-    assert hint in error["message"]
-    assert error["extensions"]["code"] == "BAD_REQUEST"
-    assert "data" not in response.json()
+SHAPES = [
+    (b"", "JSON"),
+    (b"{", "JSON"),
+    (b"\xff\xfe{}", "JSON"),
+    (b"[" * 100_000, "JSON"),
+    (b'[{"query": "{ __typename }"}]', "Batches"),
+    (b"[]", "Batches"),
+    (b"5", "object"),
+    (b"null", "object"),
+    (b"{}", "query"),
+    (b'{"query": 5}', "query"),
+    (b'{"query": ["{ __typename }"]}', "query"),
+    (b'{"query": ""}', "query"),
+    (b'{"query": "{ __typename }", "variables": [1]}', "variables"),
+    (b'{"query": "{ __typename }", "variables": "{}"}', "variables"),
+    (b'{"query": "{ __typename }", "operationName": 1}', "operationName"),
+    (b'{"query": "{ __typename }", "extensions": []}', "extensions"),
+]
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
-     "application/graphql", "text/plain; application/json"],
-)  # fmt: skip
-async def test_only_json_is_taken(server: Server, content_type: str) -> None:
+async def test_a_body_of_another_shape_is_explained(server: Server) -> None:
+    for body, hint in SHAPES:
+        response = await server.http.post("/graphql", content=body, headers={"Content-Type": JSON})
+        assert response.status_code == 400, body
+        error = response.json()["errors"][0]
+        assert hint in error["message"]
+        assert error["extensions"]["code"] == "BAD_REQUEST"
+        assert "data" not in response.json()
+
+
+async def test_only_json_is_taken(server: Server) -> None:
     # What a form of another site could send without a preflight is not even parsed.
-    response = await server.http.post(
-        "/graphql", content=b'{"query": "{ __typename }"}', headers={"Content-Type": content_type}
-    )
-    assert response.status_code == 415
-    assert "application/json" in response.json()["errors"][0]["message"]
+    for content_type in [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/graphql",
+        "text/plain; application/json",
+    ]:
+        response = await server.http.post(
+            "/graphql",
+            content=b'{"query": "{ __typename }"}',
+            headers={"Content-Type": content_type},
+        )
+        assert response.status_code == 415, content_type
+        assert "application/json" in response.json()["errors"][0]["message"]
 
 
 async def test_a_charset_may_follow(server: Server) -> None:

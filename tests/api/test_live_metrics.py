@@ -110,17 +110,17 @@ async def test_an_interval_throttles(server: Server) -> None:
         assert values == sorted(values)
 
 
-@pytest.mark.parametrize("interval", [0.05, 0.0, -1.0, 3601.0, 1e300])
-async def test_an_absurd_interval_is_explained(server: Server, interval: float) -> None:
+async def test_an_absurd_interval_is_explained(server: Server) -> None:
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
     async with viewing(server, admin) as viewer:
-        operation = await viewer.subscribe(
-            LIVE, {"machineIds": [host.id], "interval": interval}, operation=EVERY
-        )
-        ended = await operation.end()
-        assert ended.errors[0]["extensions"]["code"] == "INVALID_INPUT"
-        assert ended.errors[0]["extensions"]["field"] == ["intervalSeconds"]
+        for interval in (0.05, 0.0, -1.0, 3601.0, 1e300):
+            operation = await viewer.subscribe(
+                LIVE, {"machineIds": [host.id], "interval": interval}, operation=EVERY
+            )
+            ended = await operation.end()
+            assert ended.errors[0]["extensions"]["code"] == "INVALID_INPUT"
+            assert ended.errors[0]["extensions"]["field"] == ["intervalSeconds"]
 
 
 async def test_an_interval_that_is_no_number_is_an_error(server: Server) -> None:

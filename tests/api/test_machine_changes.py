@@ -30,8 +30,8 @@ async def _change(operation: Operation, kind: str) -> Json:
 
 
 async def _happen(host: Host, number: int) -> None:
-    for _ in range(number):
-        async with transaction():
+    async with transaction():
+        for _ in range(number):
             await record_change(uuid.UUID(host.machine_id), ChangeKind.HEALTH_CHANGED)
 
 
@@ -72,15 +72,15 @@ async def test_nothing_is_missed_across_a_reconnect(any_server: Server) -> None:
         await _happen(host, 3)
         seen = [(await operation.data())["machineChanged"]["cursor"] for _ in range(3)]
     # Nobody watches while this happens.
-    await _happen(host, 1200)
+    await _happen(host, 600)
     async with viewing(server, admin) as viewer:
         operation = await _changes(viewer, seen[-1])
-        seen += [(await operation.data())["machineChanged"]["cursor"] for _ in range(1200)]
+        seen += [(await operation.data())["machineChanged"]["cursor"] for _ in range(600)]
         await _happen(host, 2)
         await server.plane.bus.nudge("changed")
         seen += [(await operation.data())["machineChanged"]["cursor"] for _ in range(2)]
         first = int(cursor)
-        assert [int(c) for c in seen] == list(range(first + 1, first + 1206))
+        assert [int(c) for c in seen] == list(range(first + 1, first + 606))
         await operation.silent(0.3)
 
 
@@ -112,14 +112,14 @@ async def test_a_cursor_that_is_too_old_has_expired(server: Server) -> None:
         assert int((await exact.data())["machineChanged"]["cursor"]) == int(cursor) + 3
 
 
-@pytest.mark.parametrize("after", ["", "x", "-1", "1.5", "٣", "9" * 19, "99999999", " 1"])
-async def test_a_cursor_that_is_none_is_explained(server: Server, after: str) -> None:
+async def test_a_cursor_that_is_none_is_explained(server: Server) -> None:
     admin = await server.sign_in()
     async with viewing(server, admin) as viewer:
-        operation = await _changes(viewer, after)
-        with pytest.raises(Ended) as caught:
-            await operation.next()
-        assert caught.value.errors[0]["extensions"]["code"] == "INVALID_INPUT"
+        for after in ("", "x", "-1", "1.5", "٣", "9" * 19, "99999999", " 1"):
+            operation = await _changes(viewer, after)
+            with pytest.raises(Ended) as caught:
+                await operation.next()
+            assert caught.value.errors[0]["extensions"]["code"] == "INVALID_INPUT", after
 
 
 async def test_each_sees_the_changes_of_their_own_machines(server: Server) -> None:
