@@ -22,8 +22,7 @@ def _of(server: Server) -> dict[str, str]:
     return found
 
 
-async def test_a_user_is_created_beside_a_running_server(any_server: Server) -> None:
-    server = any_server
+async def test_a_user_is_created_beside_a_running_server(server: Server) -> None:
     environment = _of(server)
     made = await call("user", "create", "Ada", environment=environment)
     assert made.code == 0, made.err

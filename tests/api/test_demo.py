@@ -93,6 +93,14 @@ def _environment(data: Path, port: int, **more: str) -> dict[str, str]:
     return {"HOSTS": "2", "PORT": str(port), "DATA": str(data), **more}
 
 
+async def _second_demos_are_refused(tmp_path: Path, data: Path, port: int) -> None:
+    taken = await call("demo", environment=_environment(tmp_path / "other", port))
+    assert f"Port {port}" in taken.one_line
+    assert "PORT=" in taken.one_line
+    used = await call("demo", environment=_environment(data, unused_port()))
+    assert "DATA=" in used.one_line
+
+
 # One test for the whole story: each start costs seconds of two cores.
 @pytest.mark.timeout(240)
 async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
@@ -116,6 +124,7 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
         assert real["specs"]["cpuCount"] == os.cpu_count()
         assert real["latestMetrics"]["host"]["memoryTotal"] > 0
         identities = {name: node["id"] for name, node in nodes.items()}
+        await _second_demos_are_refused(tmp_path, data, port)
         family = _family(demo.process.pid)
         assert len(family) >= 4
         # As Ctrl-C at a terminal.
@@ -159,19 +168,6 @@ async def test_a_stranger_has_a_fleet_and_keeps_it(tmp_path: Path) -> None:
         while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in agents):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
-
-
-async def test_what_runs_already_gets_one_line(tmp_path: Path) -> None:
-    port = unused_port()
-    environment = {**_environment(tmp_path / "a", port), "HOSTS": "0"}
-    async with started("demo", environment=environment) as demo:
-        await demo.says("1 agents are running")
-        taken = await call("demo", environment=_environment(tmp_path / "b", port))
-        assert f"Port {port}" in taken.one_line
-        assert "PORT=" in taken.one_line
-        used = await call("demo", environment=_environment(tmp_path / "a", unused_port()))
-        assert "DATA=" in used.one_line
-        assert await demo.end(signal.SIGINT) < 5
 
 
 def test_what_cannot_be_gets_one_line(tmp_path: Path) -> None:

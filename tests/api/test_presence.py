@@ -27,14 +27,22 @@ LOST_AFTER = 3.0
 
 
 @pytest.fixture
-async def hasty(
-    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Server]:
-    """A server whose limits are a twelfth and a fortieth of the real ones."""
+def haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of a twelfth and a fortieth of the real ones."""
     monkeypatch.setattr(presence_duty, "UNREACHABLE_AFTER", UNREACHABLE_AFTER)
     monkeypatch.setattr(server_link, "UNREACHABLE_AFTER", UNREACHABLE_AFTER)
     monkeypatch.setattr(presence, "LOST_AFTER", LOST_AFTER)
     monkeypatch.setattr(presence_duty, "_SWEEP", 0.5)
+
+
+@pytest.fixture
+async def hasty(haste: None, embedded: Backend, tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(embedded, tmp_path / "state") as server:
+        yield server
+
+
+@pytest.fixture
+async def any_hasty(haste: None, backend: Backend, tmp_path: Path) -> AsyncIterator[Server]:
     async with serving(backend, tmp_path / "state") as server:
         yield server
 
@@ -51,8 +59,8 @@ def _stop_reading(websocket: ClientConnection) -> None:
     websocket.transport.pause_reading()
 
 
-async def test_silence_is_noticed_and_forgiven(hasty: Server) -> None:
-    server = hasty
+async def test_silence_is_noticed_and_forgiven(any_hasty: Server) -> None:
+    server = any_hasty
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
     async with viewing(server, admin) as viewer:

@@ -81,20 +81,12 @@ async def test_the_first_start_shows_the_password_once(tmp_path: Path) -> None:
         await _serving(server, port)
         assert "password" not in server.output
         assert await _sign_in(port, password) is not None
+        second = await call("serve", environment=_settings(data, unused_port()))
+        assert "Another server uses" in second.one_line
+        assert "REMOTEGPU_DATA_DIR" in second.one_line
         assert await server.end(signal.SIGINT) < 5
         assert server.process.returncode == 0
     assert "Traceback" not in server.log
-
-
-async def test_a_password_may_be_given(tmp_path: Path) -> None:
-    port = unused_port()
-    environment = _settings(tmp_path / "data", port, admin_password=PASSWORD)
-    async with started("serve", environment=environment) as server:
-        await _serving(server, port)
-        assert "password" not in server.output
-        assert await _sign_in(port, PASSWORD) is not None
-        assert await server.end(signal.SIGHUP) < 5
-    assert PASSWORD not in server.log + server.output
 
 
 async def test_a_taken_port_gets_one_line(tmp_path: Path) -> None:
@@ -107,16 +99,6 @@ async def test_a_taken_port_gets_one_line(tmp_path: Path) -> None:
     assert "REMOTEGPU_PORT" in failed.one_line
     # Nothing was begun.
     assert not (tmp_path / "data").exists()
-
-
-async def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
-    port = unused_port()
-    async with started("serve", environment=_settings(tmp_path / "data", port)) as first:
-        await _serving(first, port)
-        second = await call("serve", environment=_settings(tmp_path / "data", unused_port()))
-        assert "Another server uses" in second.one_line
-        assert "REMOTEGPU_DATA_DIR" in second.one_line
-        await first.end()
 
 
 @pytest.mark.parametrize(
@@ -226,8 +208,12 @@ async def test_the_log_has_one_json_object_a_line(tmp_path: Path) -> None:
     file.write_text(
         f'port = {port}\ndata_dir = "{data}"\nlog_format = "json"\nlog_level = "debug"\n'
     )
-    async with started("serve", environment={"REMOTEGPU_CONFIG": str(file)}) as server:
+    environment = {"REMOTEGPU_CONFIG": str(file), "REMOTEGPU_ADMIN_PASSWORD": PASSWORD}
+    async with started("serve", environment=environment) as server:
         await _serving(server, port)
+        # A password that is given is not shown.
+        assert "password" not in server.output
+        assert await _sign_in(port, PASSWORD) is not None
         async with connect(f"ws://{LOOPBACK}:{port}/graphql", proxy=None) as viewer:
             await viewer.wait_closed()
         # What no client of ours sends: uvicorn's own warning goes the same way.
@@ -235,7 +221,8 @@ async def test_the_log_has_one_json_object_a_line(tmp_path: Path) -> None:
         writer.write(b"\x16\x03\x01nonsense\r\n\r\n")
         await reader.read()
         writer.close()
-        await server.end()
+        assert await server.end(signal.SIGHUP) < 5
+    assert PASSWORD not in server.log + server.output
     lines = [json.loads(line) for line in server.err]
     assert any("HTTP" in line["event"] for line in lines), lines
     assert all("exception" not in line for line in lines)
