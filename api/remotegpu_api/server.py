@@ -14,12 +14,13 @@ import structlog
 import uvicorn
 
 from remotegpu_api.app import create_app
+from remotegpu_api.frame_check import websocket_class
+from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_api.websocket_protocol import WebsocketProtocol
 from remotegpu_core.control_plane import ControlPlane, control_plane
 from remotegpu_core.database.connection import prepare_directory
 from remotegpu_core.errors import Conflict, InvalidInput
 from remotegpu_core.settings import Settings
-from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 
@@ -110,12 +111,14 @@ async def running(
     try:
         with single_server(settings):
             async with control_plane(settings) as plane:
-                yield _server(plane, listener), plane
+                yield _server(plane, listener, await websocket_class(settings)), plane
     finally:
         listener.close()
 
 
-def _server(plane: ControlPlane, listener: socket.socket) -> "BoundServer":
+def _server(
+    plane: ControlPlane, listener: socket.socket, websocket: type[WebsocketProtocol]
+) -> "BoundServer":
     settings = plane.settings
     config = uvicorn.Config(
         create_app(plane),
@@ -123,8 +126,9 @@ def _server(plane: ControlPlane, listener: socket.socket) -> "BoundServer":
         ssl_keyfile=settings.tls_key,
         http="httptools",
         loop="uvloop",
-        ws=WebsocketProtocol,
-        ws_max_size=MAX_MESSAGE_BYTES,
+        ws=websocket,
+        # Raised where a path takes more.
+        ws_max_size=MAX_MESSAGE,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         # Compression would cost two thirds of the fan-out rate.

@@ -1,30 +1,95 @@
 """Uvicorn's websocket, where hostile peers need more than it does by itself."""
 
 import asyncio
+from asyncio.transports import BaseTransport
+from typing import Final, cast
 
 import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+from remotegpu_api.frames import EXTENSION, FrameWriter
+from remotegpu_api.live.messages import MAX_MESSAGE
+from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 
+#: Bytes of one message from a client, by path; other paths have no websockets.
+MAX_SIZES: Final = {"/graphql": MAX_MESSAGE, "/agent": MAX_MESSAGE_BYTES}
+
+#: Bytes that a transport holds for a reader before writers have to wait, under TLS too, where the
+#: loop's own bound is eight times that.
+MAX_UNSENT: Final = 64 * 1024
+
+#: Seconds for which a peer that broke the protocol is still read, unheard. Closing over unread
+#: bytes resets the connection, and the close frame that says why might be lost.
+LINGER: Final = 1.0
+
 
 class WebsocketProtocol(WebSocketsSansIOProtocol):
-    """Text that is none costs one log line, and a peer that reads nothing is cut off."""
+    """Messages bounded by path, and a peer that reads nothing is cut off.
+
+    Whatever breaks the protocol costs one log line.
+    """
 
     _cut_off: asyncio.TimerHandle | None = None
+    _fragments: bytearray | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=MAX_UNSENT)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        # Before the first byte of a frame is looked at.
+        if self.response.status_code == 101:
+            self.conn.max_message_size = MAX_SIZES.get(self.scope["path"], MAX_MESSAGE)
+
+    def handle_cont(self, event: Frame) -> None:
+        # One buffer that grows: a list would hold each of many small fragments, and empty ones
+        # count towards no limit.
+        if self._fragments is None:
+            self._fragments = bytearray(self.frames.pop())
+        self._fragments += event.data
+        if event.fin:
+            self.frames = [bytes(self._fragments)]
+            self._fragments = None
+            self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:
             try:
-                b"".join(self.frames).decode()
+                self.frames[0].decode()
             except UnicodeDecodeError:
                 # Uvicorn would log a traceback for what any stranger can send.
-                log.info("websocket.not_utf8", source=self.client[0] if self.client else None)
                 self.frames = []
                 self.conn.fail(1007, "Text is UTF-8.")
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Tell the application and the peer, once, that the protocol was broken."""
+        if self.close_sent:
+            # What comes after the close frame is dropped unread.
+            return
+        if self.conn.close_sent is None:
+            # Frames before there is a websocket to close.
+            self.transport.close()
+            return
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        log.info(
+            "websocket.refused",
+            code=int(code),
+            reason=reason,
+            source=self.client[0] if self.client else None,
+        )
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.frames, self._fragments = [], None
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
@@ -36,3 +101,14 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         if self._cut_off is not None:
             self._cut_off.cancel()
         super().connection_lost(exc)
+
+
+class FrameProtocol(WebsocketProtocol):
+    """Offers the frame path besides. `frame_check` says whether it can."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        # An extension that was agreed on, compression above all, would have to see every frame.
+        if self.response.status_code == 101 and not self.conn.extensions:
+            extensions = cast("dict[str, object]", self.scope["extensions"])
+            extensions[EXTENSION] = FrameWriter(self)

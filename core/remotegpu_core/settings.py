@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     )
     max_agents: int = Field(10_000, ge=1, description="Agents that one process serves.")
     max_sockets: int = Field(10_000, ge=1, description="Live viewers that one process serves.")
+    frame_path: bool = Field(
+        True, description="Write live events to the transport itself where that is safe."
+    )
     audit_retention_days: int = Field(400, ge=1, description="Age at which audit events go.")
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token that lets Prometheus read /metrics."

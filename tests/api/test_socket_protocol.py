@@ -230,7 +230,7 @@ async def test_bytes_that_are_no_text_close_with_1007(server: Server) -> None:
             # A text frame of the bytes FF FE, masked with zeros.
             websocket.transport.write(b"\x81\x82\x00\x00\x00\x00\xff\xfe")
             assert (await _closed(websocket))[0] == 1007
-    assert [line["event"] for line in logs] == ["websocket.not_utf8"]
+    assert [line["event"] for line in logs] == ["websocket.refused"]
 
 
 async def test_ping_gives_back_its_payload(server: Server) -> None:

@@ -35,7 +35,7 @@ class GroupKey:
 class Member(Protocol):
     """A subscription on a socket, as its groups see it."""
 
-    def deliver(self, stream: Hashable, payload: str) -> None:
+    def deliver(self, stream: Hashable, payload: bytes) -> None:
         """Send ready JSON to the viewer."""
         ...
 
@@ -70,7 +70,7 @@ class Group:
         self._context = context
         self._events = events
         self._on_end = on_end
-        self._latest: str | None = None
+        self._latest: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
     def join(self, member: Member) -> None:
@@ -121,7 +121,7 @@ class Group:
             if close is not None:
                 await close()
 
-    async def _execute(self, event: Any) -> str:
+    async def _execute(self, event: Any) -> bytes:
         self.executions += 1
         response = await self._engine.react(self._operation, self._variables, self._context, event)
-        return encode_json(response.as_dict()).decode()
+        return encode_json(response.as_dict())

@@ -1,4 +1,7 @@
-"""Messages of graphql-transport-ws, read strictly and written without an encoder where it counts."""
+"""Messages of graphql-transport-ws, read strictly and written without an encoder where it counts.
+
+What is written is UTF-8, and so it stays until it is sent.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +12,8 @@ from remotegpu_api.encoding import encode_json
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 
-#: Bytes of one message from a client, and characters of the id that it gives an operation.
+#: Bytes of one message from a client (`websocket_protocol` closes on more, with 1009), and
+#: characters of the id that it gives an operation.
 MAX_MESSAGE: Final = 64 * 1024
 MAX_ID: Final = 128
 
@@ -24,7 +28,6 @@ class CloseCode:
     INIT_TIMEOUT: Final = 4408
     SUBSCRIBER_EXISTS: Final = 4409
     TOO_MANY_REQUESTS: Final = 4429
-    TOO_LARGE: Final = 1009
     GOING_AWAY: Final = 1001
     TRY_AGAIN_LATER: Final = 1013
 
@@ -75,8 +78,6 @@ def read_message(text: str | None) -> ClientMessage:
     """
     if text is None:
         raise _bad("Messages are text frames.")
-    if len(text) > MAX_MESSAGE or len(text.encode("utf-8", "surrogatepass")) > MAX_MESSAGE:
-        raise ProtocolViolation(CloseCode.TOO_LARGE, f"A message has at most {MAX_MESSAGE} bytes.")
     try:
         message = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -120,30 +121,30 @@ def _bad(message: str) -> ProtocolViolation:
     return ProtocolViolation(CloseCode.BAD_REQUEST, message)
 
 
-CONNECTION_ACK: Final = '{"type":"connection_ack"}'
+CONNECTION_ACK: Final = b'{"type":"connection_ack"}'
 
 
-def pong(payload: dict[str, Any] | None) -> str:
+def pong(payload: dict[str, Any] | None) -> bytes:
     if payload is None:
-        return '{"type":"pong"}'
-    return encode_json({"type": "pong", "payload": payload}).decode()
+        return b'{"type":"pong"}'
+    return encode_json({"type": "pong", "payload": payload})
 
 
-def next_prefix(operation_id: str) -> str:
+def next_prefix(operation_id: str) -> bytes:
     """What stands before the payload in an operation's next messages."""
-    return f'{{"id":{encode_json(operation_id).decode()},"type":"next","payload":'
+    return b'{"id":%b,"type":"next","payload":' % encode_json(operation_id)
 
 
-def next_message(prefix: str, payload: str, dropped: int = 0) -> str:
+def next_message(prefix: bytes, payload: bytes, dropped: int = 0) -> bytes:
     """A next message from ready JSON; `payload` is an object without `extensions` when dropped."""
     if dropped:
-        return f'{prefix}{payload[:-1]},"extensions":{{"dropped":{dropped}}}}}}}'
-    return f"{prefix}{payload}}}"
+        return b'%b%b,"extensions":{"dropped":%d}}}' % (prefix, payload[:-1], dropped)
+    return b"".join((prefix, payload, b"}"))
 
 
-def error_message(operation_id: str, errors: list[dict[str, Any]]) -> str:
-    return encode_json({"id": operation_id, "type": "error", "payload": errors}).decode()
+def error_message(operation_id: str, errors: list[dict[str, Any]]) -> bytes:
+    return encode_json({"id": operation_id, "type": "error", "payload": errors})
 
 
-def complete_message(operation_id: str) -> str:
-    return encode_json({"id": operation_id, "type": "complete"}).decode()
+def complete_message(operation_id: str) -> bytes:
+    return encode_json({"id": operation_id, "type": "complete"})

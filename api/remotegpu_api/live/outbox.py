@@ -17,8 +17,8 @@ class Stuck(Exception):
 
 @dataclass(slots=True)
 class _Live:
-    prefix: str
-    payload: str
+    prefix: bytes
+    payload: bytes
     dropped: int = 0
 
 
@@ -27,13 +27,13 @@ class Outbox:
     the reader is told how many it did not see."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Hashable, str | _Live] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, bytes | _Live] = OrderedDict()
         self._sequence = 0
         self._fixed = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        # Made when it is short: most readers never let anything wait.
+        self._room: asyncio.Event | None = None
 
-    def put(self, text: str) -> None:
+    def put(self, message: bytes) -> None:
         """Queue a message that must arrive.
 
         Raises:
@@ -43,11 +43,11 @@ class Outbox:
             raise Stuck
         self._sequence += 1
         self._fixed += 1
-        self._waiting[self._sequence] = text
-        if self._fixed >= MAX_WAITING // 2:
-            self._room.clear()
+        self._waiting[self._sequence] = message
+        if self._fixed >= MAX_WAITING // 2 and self._room is None:
+            self._room = asyncio.Event()
 
-    def put_live(self, slot: Hashable, prefix: str, payload: str) -> None:
+    def put_live(self, slot: Hashable, prefix: bytes, payload: bytes) -> None:
         """Queue the newest value of `slot`, in the place of one that waits."""
         waiting = self._waiting.get(slot)
         if isinstance(waiting, _Live):
@@ -62,9 +62,10 @@ class Outbox:
 
     async def room(self) -> None:
         """Wait until there is room for more that must arrive."""
-        await self._room.wait()
+        if self._room is not None:
+            await self._room.wait()
 
-    def take(self) -> str | None:
+    def take(self) -> bytes | None:
         """The next message, None when nothing waits."""
         if not self._waiting:
             return None
@@ -72,8 +73,9 @@ class Outbox:
         if isinstance(item, _Live):
             return next_message(item.prefix, item.payload, item.dropped)
         self._fixed -= 1
-        if self._fixed < MAX_WAITING // 2:
+        if self._fixed < MAX_WAITING // 2 and self._room is not None:
             self._room.set()
+            self._room = None
         return item
 
     def __len__(self) -> int:

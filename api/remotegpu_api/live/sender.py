@@ -1,20 +1,42 @@
-"""Sending a frame without a task of its own, where the transport takes it at once.
-
-A server's `send` only waits while the transport is full. So its coroutine is run by hand to its
-first pause: nearly always it has ended there, and what a thousand viewers cost is a thousand calls
-instead of a thousand wake-ups. One that does pause is gone on with in the socket's writer.
-"""
+"""How a socket's messages get to its viewer: by frames of its own where the server has them, else
+by the server's `send`."""
 
 import contextlib
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from starlette.types import Send
+from starlette.types import Scope, Send
+
+from remotegpu_api.frames import frame_writer
 
 
-class Sender:
-    """Of one socket. While it `is_busy`, `finish` it before the next `start`."""
+class Sender(Protocol):
+    """Of one socket. Messages are JSON in UTF-8."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way that `finish` must see to its end."""
+        ...
+
+    def offer(self, message: bytes) -> bool:
+        """Send without waiting; False where that cannot be now. Raises what the server raises."""
+        ...
+
+    async def finish(self) -> None:
+        """Wait until the next message can be offered. Raises what the server raises."""
+        ...
+
+
+class AsgiSender:
+    """Sends without a task of its own, where the transport takes it at once.
+
+    A server's `send` only waits while the transport is full. So its coroutine is run by hand to
+    its first pause: nearly always it has ended there, and what a thousand viewers cost is a
+    thousand calls instead of a thousand wake-ups. One that does pause waits for `finish`.
+    """
+
+    __slots__ = ("_paused", "_send")
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -24,16 +46,16 @@ class Sender:
     def is_busy(self) -> bool:
         return self._paused is not None
 
-    def start(self, text: str) -> None:
-        """Send as far as it goes without waiting; raises what the server raises."""
-        sending = cast(
-            "Coroutine[Any, Any, None]", self._send({"type": "websocket.send", "text": text})
-        )
+    def offer(self, message: bytes) -> bool:
+        if self._paused is not None:
+            return False
+        event = {"type": "websocket.send", "text": message.decode()}
+        sending = cast("Coroutine[Any, Any, None]", self._send(event))
         with contextlib.suppress(StopIteration):
             self._paused = (sending, sending.send(None))
+        return True
 
     async def finish(self) -> None:
-        """Wait until what was started is sent."""
         if self._paused is None:
             return
         sending, awaited = self._paused
@@ -41,6 +63,11 @@ class Sender:
             await _resumed(sending, awaited)
         finally:
             self._paused = None
+
+
+def sender_for(scope: Scope, send: Send) -> Sender:
+    """The frame path where the server offers it, plain ASGI otherwise."""
+    return frame_writer(scope) or AsgiSender(send)
 
 
 @types.coroutine

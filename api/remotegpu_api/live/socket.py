@@ -28,7 +28,7 @@ from remotegpu_api.live.messages import (
 )
 from remotegpu_api.live.outbox import Outbox, Stuck
 from remotegpu_api.live.plans import Plans
-from remotegpu_api.live.sender import Sender
+from remotegpu_api.live.sender import sender_for
 from remotegpu_api.live.subscription import Subscription
 from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
@@ -75,8 +75,7 @@ class Socket:
         self.actor: Actor = anonymous(source_address(websocket, hub.plane.settings))
         self.operations: dict[str, Subscription] = {}
         self._websocket = websocket
-        self._sender = Sender(send)
-        self._wake = asyncio.Event()
+        self._sender = sender_for(websocket.scope, send)
         self._initialised = False
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
@@ -87,7 +86,6 @@ class Socket:
     async def serve(self) -> None:
         """Read until the viewer goes, breaks the protocol, or is closed."""
         self._serving = asyncio.current_task()
-        self._writer = asyncio.create_task(self._write(), name="live-writer")
         loop = asyncio.get_running_loop()
         init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
         try:
@@ -113,24 +111,23 @@ class Socket:
             init_timer.cancel()
             await self._tear_down()
 
-    def send(self, text: str) -> None:
+    def send(self, message: bytes) -> None:
         """Send a message that must arrive; a viewer who takes none is let go."""
-        if self._is_free():
-            self._start(text)
+        if self._sends(message):
             return
         try:
-            self.outbox.put(text)
+            self.outbox.put(message)
         except Stuck:
             self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
+        self._send_later()
 
-    def send_live(self, slot: Hashable, prefix: str, payload: str) -> None:
+    def send_live(self, slot: Hashable, prefix: bytes, payload: bytes) -> None:
         """Send the newest value of `slot`, now or instead of an older one that still waits."""
-        if self._is_free():
-            self._start(next_message(prefix, payload))
-        elif not self._closed:
+        if not self._sends(next_message(prefix, payload)):
             self.outbox.put_live(slot, prefix, payload)
+            self._send_later()
 
-    def end(self, operation: Subscription, last_message: str) -> None:
+    def end(self, operation: Subscription, last_message: bytes) -> None:
         """An operation is over; its id is free again."""
         if self.operations.get(operation.id) is operation:
             del self.operations[operation.id]
@@ -237,32 +234,38 @@ class Socket:
         self.operations[operation_id] = subscription
         subscription.start()
 
-    def _is_free(self) -> bool:
-        """Whether nothing waits that the next message would overtake."""
-        return not self._sender.is_busy and not self.outbox and not self._closed
-
-    def _start(self, text: str) -> None:
+    def _sends(self, message: bytes) -> bool:
+        """Whether nothing is left to do for a message: it is sent, or there is nobody to get it."""
+        if self._closed:
+            return True
+        if self.outbox:
+            # It would overtake what waits.
+            return False
         try:
-            self._sender.start(text)
+            taken = self._sender.offer(message)
         except (WebSocketDisconnect, RuntimeError, OSError):
             # The reader notices too, and tears everything down.
-            return
+            return True
         if self._sender.is_busy:
-            self._wake.set()
+            self._send_later()
+        return taken
+
+    def _send_later(self) -> None:
+        """Have what waits sent. A writer that failed is the last one."""
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="live-writer")
 
     async def _write(self) -> None:
-        """Send what could not be sent at once."""
+        """Send what could not be sent at once, until nothing waits."""
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                # What waits goes on waiting until it is taken, also when the transport is free.
-                while self._sender.is_busy or self.outbox:
-                    async with asyncio.timeout(PROGRESS_TIMEOUT):
-                        await self._sender.finish()
-                    text = self.outbox.take()
-                    if text is not None:
-                        self._start(text)
+            # What waits goes on waiting until it is taken, also when the transport is free.
+            while self._sender.is_busy or self.outbox:
+                async with asyncio.timeout(PROGRESS_TIMEOUT):
+                    await self._sender.finish()
+                message = self.outbox.take()
+                if message is not None:
+                    self._sender.offer(message)
+            self._writer = None
         except TimeoutError:
             self.close_soon(CloseCode.TOO_MANY_REQUESTS, "Nothing was read for 30 seconds.")
         except (WebSocketDisconnect, RuntimeError, OSError):

@@ -71,7 +71,7 @@ class Subscription:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
-    def deliver(self, stream: Hashable, payload: str) -> None:
+    def deliver(self, stream: Hashable, payload: bytes) -> None:
         if not self._ended:
             self._socket.send_live((self.id, stream), self._prefix, payload)
 
@@ -148,4 +148,4 @@ class Subscription:
 
     def _send_next(self, body: Mapping[str, Any]) -> None:
         if not self._ended:
-            self._socket.send(next_message(self._prefix, encode_json(body).decode()))
+            self._socket.send(next_message(self._prefix, encode_json(body)))
