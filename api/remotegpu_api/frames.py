@@ -44,11 +44,13 @@ class FrameWriter:
 
     __slots__ = ("_protocol",)
 
-    #: Nothing is under way between two calls.
-    is_busy: Final = False
-
     def __init__(self, protocol: WebSocketsSansIOProtocol) -> None:
         self._protocol = protocol
+
+    @property
+    def is_busy(self) -> bool:
+        """Nothing is under way between two calls."""
+        return False
 
     def offer(self, message: bytes) -> bool:
         """Send UTF-8 as one text frame; False, and nothing sent, where that may not be now.

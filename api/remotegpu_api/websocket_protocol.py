@@ -5,6 +5,7 @@ from asyncio.transports import BaseTransport
 from typing import Final, cast
 
 import structlog
+from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -89,6 +90,8 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.frames, self._fragments = [], None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
 
     async def run_asgi(self) -> None:
@@ -110,5 +113,5 @@ class FrameProtocol(WebsocketProtocol):
         super().handle_connect(event)
         # An extension that was agreed on, compression above all, would have to see every frame.
         if self.response.status_code == 101 and not self.conn.extensions:
-            extensions = cast("dict[str, object]", self.scope["extensions"])
-            extensions[EXTENSION] = FrameWriter(self)
+            scope = cast("Scope", self.scope)
+            scope["extensions"][EXTENSION] = FrameWriter(self)

@@ -33,7 +33,7 @@ async def _closed(websocket: ClientConnection) -> tuple[int | None, str | None]:
 
 
 def _violations(logs: list[EventDict]) -> list[EventDict]:
-    return [line for line in logs if line["event"].startswith("live.")]
+    return [line for line in logs if line["event"].startswith(("live.", "websocket."))]
 
 
 BAD_FRAMES: list[str | bytes] = [
