@@ -1,4 +1,4 @@
-"""The three stored axes of a machine, and the one table of what may follow what."""
+"""The states of machines, allocations, operations and commands: one table of what may follow what."""
 
 from enum import StrEnum
 from typing import Final
@@ -38,6 +38,67 @@ class Availability(StrEnum):
     RECLAIMING = "RECLAIMING"
 
 
+class AllocationState(StrEnum):
+    """PENDING: reserved or waiting. RECLAIMING: ended, and its GPUs not proven clean yet."""
+
+    PENDING = "PENDING"
+    ACTIVE = "ACTIVE"
+    RECLAIMING = "RECLAIMING"
+    RELEASED = "RELEASED"
+    FAILED = "FAILED"
+
+
+class OperationState(StrEnum):
+    """INDETERMINATE: a host died between an effect and its record, and nobody can tell."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    INDETERMINATE = "INDETERMINATE"
+
+
+class StepState(StrEnum):
+    """Of one step of an operation."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+class CommandState(StrEnum):
+    """What the control plane knows of something that a host is to do.
+
+    SENT: given to a link, perhaps more than once. ACCEPTED: in the agent's journal. REFUSED: the
+    host's local policy does not allow it. EXPIRED: its deadline passed before it began.
+    """
+
+    QUEUED = "QUEUED"
+    SENT = "SENT"
+    ACCEPTED = "ACCEPTED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    REFUSED = "REFUSED"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+    INDETERMINATE = "INDETERMINATE"
+
+
+_COMMAND_ENDS: Final = frozenset(
+    {
+        CommandState.SUCCEEDED,
+        CommandState.FAILED,
+        CommandState.REFUSED,
+        CommandState.EXPIRED,
+        CommandState.CANCELLED,
+        CommandState.INDETERMINATE,
+    }
+)
+
 TRANSITIONS: Final[dict[StrEnum, frozenset[StrEnum]]] = {
     # An agent that answers is back, from wherever it was; silence takes two steps.
     Presence.ONLINE: frozenset({Presence.UNREACHABLE}),
@@ -58,7 +119,63 @@ TRANSITIONS: Final[dict[StrEnum, frozenset[StrEnum]]] = {
     Health.HEALTHY: frozenset({Health.DEGRADED, Health.UNHEALTHY}),
     Health.DEGRADED: frozenset({Health.HEALTHY, Health.UNHEALTHY}),
     Health.UNHEALTHY: frozenset({Health.HEALTHY, Health.DEGRADED}),
+    # What was held comes back clean, or not at all: nothing skips RECLAIMING once it was ACTIVE.
+    AllocationState.PENDING: frozenset(
+        {AllocationState.ACTIVE, AllocationState.RELEASED, AllocationState.FAILED}
+    ),
+    AllocationState.ACTIVE: frozenset({AllocationState.RECLAIMING}),
+    AllocationState.RECLAIMING: frozenset({AllocationState.RELEASED}),
+    AllocationState.RELEASED: frozenset(),
+    AllocationState.FAILED: frozenset(),
+    OperationState.PENDING: frozenset(set(OperationState) - {OperationState.PENDING}),
+    OperationState.RUNNING: frozenset(
+        set(OperationState) - {OperationState.PENDING, OperationState.RUNNING}
+    ),
+    OperationState.SUCCEEDED: frozenset(),
+    OperationState.FAILED: frozenset(),
+    OperationState.CANCELLED: frozenset(),
+    # A host that comes back may know what nobody could tell.
+    OperationState.INDETERMINATE: frozenset({OperationState.SUCCEEDED, OperationState.FAILED}),
+    StepState.PENDING: frozenset(set(StepState) - {StepState.PENDING}),
+    StepState.RUNNING: frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED}),
+    StepState.SUCCEEDED: frozenset(),
+    StepState.FAILED: frozenset({StepState.SUCCEEDED}),
+    StepState.SKIPPED: frozenset(),
+    # One that was never sent can be taken back here; of one that was, only the host knows the end.
+    CommandState.QUEUED: frozenset(
+        {
+            CommandState.SENT,
+            CommandState.CANCELLED,
+            CommandState.EXPIRED,
+            CommandState.INDETERMINATE,
+        }
+    ),
+    CommandState.SENT: _COMMAND_ENDS | {CommandState.ACCEPTED, CommandState.RUNNING},
+    CommandState.ACCEPTED: _COMMAND_ENDS | {CommandState.RUNNING},
+    CommandState.RUNNING: _COMMAND_ENDS,
+    CommandState.SUCCEEDED: frozenset(),
+    CommandState.FAILED: frozenset(),
+    CommandState.REFUSED: frozenset(),
+    CommandState.EXPIRED: frozenset(),
+    CommandState.CANCELLED: frozenset(),
+    CommandState.INDETERMINATE: _COMMAND_ENDS - {CommandState.INDETERMINATE},
 }
+
+#: What is over: nothing more is expected of it.
+FINAL: Final[frozenset[StrEnum]] = frozenset(
+    {
+        AllocationState.RELEASED,
+        AllocationState.FAILED,
+        OperationState.SUCCEEDED,
+        OperationState.FAILED,
+        OperationState.CANCELLED,
+        OperationState.INDETERMINATE,
+        StepState.SUCCEEDED,
+        StepState.FAILED,
+        StepState.SKIPPED,
+    }
+    | _COMMAND_ENDS
+)
 
 
 def sources_of(target: StrEnum) -> frozenset[StrEnum]:

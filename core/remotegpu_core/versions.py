@@ -1,7 +1,7 @@
 """Counters in the database that say what changed, so that every process notices within a second.
 
 `access` grows with users, sessions, tokens, memberships and grants; `machine_changes` numbers the
-machines' change log. The bus only makes it faster: revocation works while Redis is away.
+machines' change log; `commands`, `operations` and `allocations` number theirs. The bus only makes it faster: revocation works while Redis is away.
 """
 
 import asyncio
@@ -31,6 +31,9 @@ DATABASE_ERRORS = (BaseORMException, asyncpg.PostgresError, asyncpg.InterfaceErr
 class Topic(StrEnum):
     ACCESS = "access"
     MACHINE_CHANGES = "machine_changes"
+    COMMANDS = "commands"
+    OPERATIONS = "operations"
+    ALLOCATIONS = "allocations"
 
 
 async def bump(topic: Topic) -> int:

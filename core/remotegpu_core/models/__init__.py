@@ -1,24 +1,45 @@
 """The rows, one noun a file."""
 
+from remotegpu_core.models.allocation import (
+    Allocation,
+    AllocationEvent,
+    Booking,
+    CleaningReceipt,
+    Occupancy,
+)
 from remotegpu_core.models.audit_event import AuditEvent, Outcome
+from remotegpu_core.models.command import Command
 from remotegpu_core.models.credential import ApiToken, Session, SignInFailure
 from remotegpu_core.models.enrollment import Enrollment
+from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
+from remotegpu_core.models.operation import Operation, OperationStep
+from remotegpu_core.models.quota import Quota
 from remotegpu_core.models.system import Replica, Version
 from remotegpu_core.models.user import User
 from remotegpu_core.models.workspace import Membership, Workspace, WorkspaceRole
 
 __all__ = [
+    "Allocation",
+    "AllocationEvent",
     "ApiToken",
     "AuditEvent",
+    "Booking",
+    "CleaningReceipt",
+    "Command",
     "Enrollment",
     "Gpu",
+    "IdempotencyKey",
     "Machine",
     "MachineChange",
     "MachineGrant",
     "MachineLabel",
     "Membership",
+    "Occupancy",
+    "Operation",
+    "OperationStep",
     "Outcome",
+    "Quota",
     "Replica",
     "Session",
     "SignInFailure",

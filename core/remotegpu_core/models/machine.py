@@ -38,6 +38,15 @@ class Machine(Model):
     host: dict[str, Any] = fields.JSONField(default=dict)
     inventory_at = fields.BigIntField(null=True)
     created_at = fields.BigIntField()
+    #: No new allocation is placed here, those that there are go on.
+    draining = fields.BooleanField(default=False)
+    #: Why the operators took it out of service, or why it is quarantined.
+    lifecycle_reason = fields.CharField(max_length=500, null=True)
+    #: The agent's journal of commands, and the last of its events that was applied.
+    journal_id = fields.CharField(max_length=128, null=True)
+    event_sequence = fields.BigIntField(default=0)
+    #: Why no command is sent until an admin accepts the host: see `services.journals`.
+    command_hold = fields.CharField(max_length=500, null=True)
 
     class Meta(Model.Meta):
         table = "machine"
