@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from remotegpu_protocol.allowance import Allowance
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.codec import decode_from_server, encode
+from remotegpu_protocol.commands import Cancel, Command, Event, EventAck
 from remotegpu_protocol.errors import (
     ProtocolError,
     UnexpectedMessage,
@@ -171,6 +172,19 @@ class AgentLink:
             # Only now: one that cannot be sent must not come back to be sent again.
             self._unacknowledged = (inventory, now)
 
+    def send_event(self, event: Event) -> bool:
+        """Queue an event that is in the journal; False while the link is not open.
+
+        Whoever keeps the journal sends it again until an `EventAck` covers it.
+
+        Raises:
+            MessageTooLarge, InvalidMessage: it cannot be sent; the link goes on.
+        """
+        if self.state is not AgentState.OPEN:
+            return False
+        self._send(event)
+        return True
+
     def take_frames(self) -> list[bytes]:
         """What is to be sent, each item one binary websocket frame."""
         frames, self._frames = self._frames, []
@@ -201,6 +215,8 @@ class AgentLink:
                         min(message.lease, MAX_WATCH_LEASE),
                     )
                 ]
+            case Command() | Cancel() | EventAck() if self.state is AgentState.OPEN:
+                return [message]
             case Error():
                 if message.fatal:
                     self._close(close_code_of(message.code), message.message)
@@ -259,7 +275,9 @@ class AgentLink:
     def _schedule_heartbeat(self, now: float) -> None:
         self._next_heartbeat = now + self._heartbeat_interval * (0.9 + 0.2 * self._jitter())
 
-    def _send(self, message: Hello | Enroll | Heartbeat | Inventory | Metrics | Error) -> None:
+    def _send(
+        self, message: Hello | Enroll | Heartbeat | Inventory | Metrics | Event | Error
+    ) -> None:
         self._frames.append(encode(message))
 
     def _close(self, code: int, reason: str) -> None:

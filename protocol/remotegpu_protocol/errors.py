@@ -3,6 +3,7 @@
 ProtocolError
 ├── InvalidMessage          not msgpack, not a known shape, or a value out of its range
 ├── UnknownMessage          well-formed, of a type that this version does not know
+├── UnknownCommand          a command of a kind that this version does not know
 ├── UnexpectedMessage       known, at the wrong time
 ├── MessageTooLarge
 ├── VersionMismatch         no version in common
@@ -37,6 +38,10 @@ class InvalidMessage(ProtocolError):
 
 class UnknownMessage(ProtocolError):
     code = "UNKNOWN_MESSAGE"
+
+
+class UnknownCommand(ProtocolError):
+    code = "UNKNOWN_COMMAND"
 
 
 class UnexpectedMessage(ProtocolError):
@@ -83,6 +88,7 @@ _CLOSE_CODES: Final = {
         ProtocolError,
         InvalidMessage,
         UnknownMessage,
+        UnknownCommand,
         UnexpectedMessage,
         MessageTooLarge,
         VersionMismatch,

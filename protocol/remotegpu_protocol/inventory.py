@@ -5,7 +5,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from remotegpu_protocol.limits import MAX_ADDRESSES, MAX_DISKS, MAX_GPUS, MAX_MIG_DEVICES
+from remotegpu_protocol.commands import Kind
+from remotegpu_protocol.limits import (
+    MAX_ADDRESSES,
+    MAX_DISKS,
+    MAX_ENABLED_KINDS,
+    MAX_GPUS,
+    MAX_MIG_DEVICES,
+)
 from remotegpu_protocol.values import ByteCount, Count, Identifier, Index, LongText, Text, Watts
 
 
@@ -74,6 +81,18 @@ class GpuInventory(Struct, frozen=True, omit_defaults=True):
     health_reason: LongText | None = None
 
 
+class Policy(Struct, frozen=True, omit_defaults=True):
+    """What the host's own policy file lets the control plane do; nothing without one.
+
+    `simulated`: the agent only pretends to carry commands out. `message` says why a policy file
+    that is there is not obeyed.
+    """
+
+    commands: Annotated[list[Kind], Meta(max_length=MAX_ENABLED_KINDS)] = []
+    simulated: bool = False
+    message: LongText | None = None
+
+
 class HostInventory(Struct, frozen=True, omit_defaults=True):
     hostname: Text
     hardware_uuid: Text | None = None
@@ -90,6 +109,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     driver_message: LongText | None = None
     driver_version: Text | None = None
     cuda_version: Text | None = None
+    policy: Policy = Policy()
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

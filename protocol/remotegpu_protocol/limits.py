@@ -20,6 +20,26 @@ MAX_ADDRESSES: Final = 64
 MAX_DISKS: Final = 128
 MAX_LABELS: Final = 64
 
+#: Bytes of a command's arguments and of its result, and places that a cleaning looks at.
+MAX_ARGUMENT_BYTES: Final = 128 * 1024
+MAX_RESULT_BYTES: Final = 128 * 1024
+MAX_SURFACES: Final = 64
+
+#: Command kinds that a host's policy may enable.
+MAX_ENABLED_KINDS: Final = 64
+
+#: Commands sent and not accepted yet, and events sent and not acknowledged yet, on one link.
+COMMAND_WINDOW: Final = 32
+EVENT_WINDOW: Final = 32
+
+#: Seconds after which a command that was not accepted, or an event that was not acknowledged, is
+#: sent again over the same link.
+COMMAND_RETRY: Final = 10.0
+EVENT_RETRY: Final = 10.0
+
+#: Seconds between two reports of a command's progress.
+PROGRESS_INTERVAL: Final = 0.25
+
 #: Characters of an error's text.
 MAX_ERROR_LENGTH: Final = 2000
 

@@ -1,14 +1,15 @@
 """Every message of the link.
 
 A message is one binary websocket frame holding a msgpack map whose `type` names it. Fields that
-a reader does not know are ignored. The types `command`, `command_ack`, `cancel`, `event`,
-`event_ack`, `stream_open`, `stream_data`, `stream_credit` and `stream_close` are set aside.
+a reader does not know are ignored. The types `stream_open`, `stream_data`, `stream_credit` and
+`stream_close` are set aside.
 """
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from remotegpu_protocol.commands import Cancel, Command, Event, EventAck
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.limits import MAX_ERROR_LENGTH
@@ -31,7 +32,7 @@ Versions = Annotated[list[ProtocolVersion], Meta(min_length=1, max_length=16)]
 
 
 class Message(Struct, frozen=True, tag_field="type"):
-    """Root of the small messages; `metrics` and `inventory` live in modules of their own."""
+    """Root of the small messages; `metrics`, `inventory` and `commands` are modules of their own."""
 
 
 # --- control plane to agent ------------------------------------------------------------------
@@ -146,5 +147,16 @@ class Error(Message, frozen=True, tag="error"):
         return cls(clean_text(code), clean_text(message, MAX_ERROR_LENGTH), fatal)
 
 
-FromServer = Challenge | Welcome | Enrolled | HeartbeatAck | InventoryAck | WatchRate | Error
-FromAgent = Hello | Enroll | Heartbeat | Inventory | Metrics | Error
+FromServer = (
+    Challenge
+    | Welcome
+    | Enrolled
+    | HeartbeatAck
+    | InventoryAck
+    | WatchRate
+    | Command
+    | Cancel
+    | EventAck
+    | Error
+)
+FromAgent = Hello | Enroll | Heartbeat | Inventory | Metrics | Event | Error

@@ -10,7 +10,14 @@ from remotegpu_protocol.statements import NONCE_BYTES, connect_statement, enroll
 
 
 def connecting(
-    signer: Signer, *, machine_id: str, origin: str, agent_version: str, boot_id: str
+    signer: Signer,
+    *,
+    machine_id: str,
+    origin: str,
+    agent_version: str,
+    boot_id: str,
+    journal_id: str | None = None,
+    last_sequence: int | None = None,
 ) -> Opening:
     """The opening of an enrolled agent; `origin` is normalised."""
     versions = list(SUPPORTED_VERSIONS)
@@ -33,6 +40,8 @@ def connecting(
             agent_version=agent_version,
             boot_id=boot_id,
             clock=clock,
+            journal_id=journal_id,
+            last_sequence=last_sequence,
         )
 
     return open_with

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from remotegpu_protocol.allowance import Allowance
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.codec import decode_from_agent, encode
+from remotegpu_protocol.commands import Cancel, Command, Event, EventAck
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
     ProtocolError,
@@ -194,6 +195,29 @@ class ServerLink:
         if self.state is ServerState.OPEN:
             self._send(WatchRate(interval, lease))
 
+    def command(self, command: Command) -> bool:
+        """Hand a command over; False while the link is not open.
+
+        Raises:
+            MessageTooLarge, InvalidMessage: it cannot be sent; the link goes on.
+        """
+        if self.state is not ServerState.OPEN:
+            return False
+        self._send(command)
+        return True
+
+    def cancel(self, command_id: str) -> bool:
+        """Take a command back, as far as that goes; False while the link is not open."""
+        if self.state is not ServerState.OPEN:
+            return False
+        self._send(Cancel(command_id))
+        return True
+
+    def acknowledge_events(self, sequence: int) -> None:
+        """Tell the agent that its events up to `sequence` are applied."""
+        if self.state is ServerState.OPEN:
+            self._send(EventAck(sequence))
+
     def close(self, code: int, reason: str) -> None:
         """End the link; the shell sends what is left in `take_frames`, then closes the socket."""
         if self.state is not ServerState.CLOSED:
@@ -225,7 +249,7 @@ class ServerLink:
                 self._send(HeartbeatAck(message.sequence, clock))
                 self._report_skew()
                 return message
-            case Metrics() | Inventory() if self.state is ServerState.OPEN:
+            case Metrics() | Inventory() | Event() if self.state is ServerState.OPEN:
                 return message
             case Error():
                 if message.fatal:

@@ -15,7 +15,7 @@ from remotegpu_core.settings import Settings
 from tests.core.hosts import make_machine
 from tests.core.people import make_user
 
-NAMES = ["0001_initial", "0002_constraints"]
+NAMES = ["0001_initial", "0002_constraints", "0003_allocations", "0004_exclusive"]
 
 MIGRATE = """
 import asyncio, sys
@@ -45,6 +45,9 @@ async def test_from_empty_and_then_nothing_is_left(empty_settings: Settings) -> 
         assert {row.name: row.value for row in await Version.all()} == {
             "access": 0,
             "machine_changes": 0,
+            "commands": 0,
+            "operations": 0,
+            "allocations": 0,
         }
     finally:
         await database.close()

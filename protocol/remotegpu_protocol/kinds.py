@@ -1,0 +1,135 @@
+"""What can be commanded: for each kind the shape of its arguments and of its result.
+
+Both ends check: the control plane when it writes a command, the agent before it journals one.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from remotegpu_protocol.errors import InvalidMessage, UnknownCommand
+from remotegpu_protocol.grammar import clean_text, shorten
+from remotegpu_protocol.limits import MAX_ARGUMENT_BYTES, MAX_GPUS, MAX_RESULT_BYTES, MAX_SURFACES
+from remotegpu_protocol.values import Count, Identifier, LongText, Text, Timestamp
+
+
+class AllocationStart(Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody gets the whole host, or these GPUs of it, until `ends_at`."""
+
+    allocation_id: Identifier
+    username: Text
+    whole_machine: bool
+    gpu_uuids: Annotated[list[Identifier], Meta(max_length=MAX_GPUS)]
+    ends_at: Timestamp
+
+
+class AllocationUpdate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The allocation ends at another time, or has other GPUs."""
+
+    allocation_id: Identifier
+    gpu_uuids: Annotated[list[Identifier], Meta(max_length=MAX_GPUS)]
+    ends_at: Timestamp
+
+
+class AllocationEnd(Struct, frozen=True, forbid_unknown_fields=True):
+    """The allocation is over: take back what it had, and prove it."""
+
+    allocation_id: Identifier
+
+
+class CleanedSurface(Struct, frozen=True, omit_defaults=True):
+    """One place that was looked at: what was found, what was removed, and whether a second look
+    found nothing more."""
+
+    surface: Text
+    action: Text
+    found: Count
+    removed: Count
+    verified: bool
+    detail: LongText | None = None
+
+
+class CleaningReport(Struct, frozen=True, omit_defaults=True):
+    """The result of `allocation.end`. `verified`: every surface was looked at again and is clean.
+
+    `performed` is false where this agent cleans nothing: the machine cannot go to the next one.
+    """
+
+    performed: bool
+    verified: bool = False
+    simulated: bool = False
+    items: Annotated[list[CleanedSurface], Meta(max_length=MAX_SURFACES)] = []
+
+
+class Nothing(Struct, frozen=True):
+    """A result that says nothing beyond having succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandKind:
+    name: str
+    arguments: type[Struct]
+    result: type[Struct] = Nothing
+
+
+ALLOCATION_START: Final = CommandKind("allocation.start", AllocationStart)
+ALLOCATION_UPDATE: Final = CommandKind("allocation.update", AllocationUpdate)
+ALLOCATION_END: Final = CommandKind("allocation.end", AllocationEnd, CleaningReport)
+
+KINDS: Final[dict[str, CommandKind]] = {
+    kind.name: kind for kind in (ALLOCATION_START, ALLOCATION_UPDATE, ALLOCATION_END)
+}
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+def pack_arguments(kind: CommandKind, arguments: Struct) -> bytes:
+    """Arguments as a command carries them.
+
+    Raises:
+        InvalidMessage: they are not of the kind's shape, or too large.
+    """
+    return _pack(kind.name, kind.arguments, arguments, MAX_ARGUMENT_BYTES)
+
+
+def read_arguments(name: str, packed: bytes) -> Struct:
+    """The arguments of a command of this kind.
+
+    Raises:
+        UnknownCommand: this version knows no such kind.
+        InvalidMessage: they are not of its shape.
+    """
+    kind = KINDS.get(name)
+    if kind is None:
+        raise UnknownCommand(
+            f"This version knows no command {shorten(name)!r}; it knows {', '.join(KINDS)}."
+        )
+    return _read(name, kind.arguments, packed)
+
+
+def pack_result(kind: CommandKind, result: Struct) -> bytes:
+    """A result as an event carries it; raises like `pack_arguments`."""
+    return _pack(kind.name, kind.result, result, MAX_RESULT_BYTES)
+
+
+def read_result(kind: CommandKind, packed: bytes) -> Struct:
+    """The result of a command; raises InvalidMessage when it is not of the kind's shape."""
+    return _read(kind.name, kind.result, packed)
+
+
+def _pack(name: str, shape: type[Struct], value: Struct, limit: int) -> bytes:
+    packed = _encoder.encode(value)
+    # What the other side would refuse is refused here.
+    _read(name, shape, packed)
+    if len(packed) > limit:
+        raise InvalidMessage(f"{name}: expected at most {limit} bytes, got {len(packed)}.")
+    return packed
+
+
+def _read(name: str, shape: type[Struct], packed: bytes) -> Struct:
+    try:
+        return msgspec.msgpack.decode(packed, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidMessage(f"{name}: {clean_text(str(error), 300)}.") from None
