@@ -70,12 +70,10 @@ async def advance(
     await Operation.filter(
         id=operation_id, state__in=list(sources_of(OperationState.RUNNING))
     ).update(state=OperationState.RUNNING)
-    done = await OperationStep.filter(operation_id=operation_id).values_list("state", flat=True)
-    over = sum(state in {StepState.SUCCEEDED, StepState.SKIPPED} for state in done)
-    part = progress or 0.0
-    await Operation.filter(id=operation_id).update(
-        progress=min(1.0, (over + (part if state is StepState.RUNNING else 0.0)) / len(done))
-    )
+    steps = await OperationStep.filter(operation_id=operation_id)
+    over = sum(row.state in {StepState.SUCCEEDED, StepState.SKIPPED} for row in steps)
+    part = (progress or 0.0) if state is StepState.RUNNING else 0.0
+    await Operation.filter(id=operation_id).update(progress=min(1.0, (over + part) / len(steps)))
     await _touch(operation_id)
 
 
