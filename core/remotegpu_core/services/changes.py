@@ -21,6 +21,7 @@ class ChangeKind(StrEnum):
     INVENTORY_CHANGED = "INVENTORY_CHANGED"
     LIFECYCLE_CHANGED = "LIFECYCLE_CHANGED"
     ACCESS_CHANGED = "ACCESS_CHANGED"
+    CONFIGURATION_CHANGED = "CONFIGURATION_CHANGED"
 
 
 async def record_change(machine_id: uuid.UUID, kind: ChangeKind) -> None:

@@ -9,7 +9,7 @@ from remotegpu_core.actor import SYSTEM, Actor, Role
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidCredentials, InvalidInput, NotFound
-from remotegpu_core.models import Session, User
+from remotegpu_core.models import ApiToken, Session, User
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.passwords import (
     check_password_rules,
@@ -143,10 +143,87 @@ async def reset_password(actor: Actor, username: str, password: str | None) -> s
     return made_up
 
 
+async def set_role(actor: Actor, user_id: uuid.UUID, role: Role) -> User:
+    """Make a user an admin or not; admins only. What they have open keeps up within two seconds.
+
+    Raises:
+        NotFound: there is no such user.
+        Conflict: nobody would be left to administer.
+    """
+    user = await _manage(actor, user_id)
+    async with transaction():
+        if role is not Role.ADMIN:
+            await _keep_an_admin(user.id)
+        await User.filter(id=user.id).update(role=role)
+        await audit.record(actor, "setUserRole", target=("User", user.id), details={"role": role})
+        await bump(Topic.ACCESS)
+    user.role = role
+    return user
+
+
+async def disable_user(actor: Actor, user_id: uuid.UUID) -> User:
+    """Shut a user out; admins only. Sessions and API tokens end for good, streams within 2 s.
+
+    What is allocated to them stays until it ends or is released.
+
+    Raises:
+        NotFound: there is no such user.
+        Conflict: it is oneself, or nobody would be left to administer.
+    """
+    user = await _manage(actor, user_id)
+    if user.id == actor.user_id:
+        raise Conflict("You cannot disable yourself; ask another admin.", field="id")
+    now = now_ms()
+    async with transaction():
+        await _keep_an_admin(user.id)
+        changed = await User.filter(id=user.id, disabled_at=None).update(disabled_at=now)
+        await Session.filter(user_id=user.id, revoked_at=None).update(revoked_at=now)
+        await ApiToken.filter(user_id=user.id, revoked_at=None).update(revoked_at=now)
+        await _record_account(actor, "disableUser", user, changed)
+    return await User.get(id=user.id)
+
+
+async def enable_user(actor: Actor, user_id: uuid.UUID) -> User:
+    """Let a disabled user sign in again; admins only. Raises NotFound without such a user."""
+    user = await _manage(actor, user_id)
+    async with transaction():
+        changed = await User.filter(id=user.id, disabled_at__not_isnull=True).update(
+            disabled_at=None
+        )
+        await _record_account(actor, "enableUser", user, changed)
+    return await User.get(id=user.id)
+
+
 async def list_users(actor: Actor, request: PageRequest) -> Page[User]:
     """Every user by name; admins only."""
     actor.require_admin()
     return await fetch_page(User.all(), _BY_NAME, request)
+
+
+async def _manage(actor: Actor, user_id: uuid.UUID) -> User:
+    actor.require_admin()
+    user = await User.get_or_none(id=user_id)
+    if user is None:
+        raise NotFound("There is no such user.", field="id")
+    return user
+
+
+async def _keep_an_admin(user_id: uuid.UUID) -> None:
+    """Locks the admins' rows, so that no two of them shut each other out at once."""
+    admins = User.filter(role=Role.ADMIN, disabled_at=None).order_by("id").select_for_update()
+    if {admin.id for admin in await admins} == {user_id}:
+        raise Conflict("This is the last admin: make somebody else one first.", field="id")
+
+
+async def _record_account(actor: Actor, action: str, user: User, changed: int) -> None:
+    await audit.record(
+        actor,
+        action,
+        target=("User", user.id),
+        details={"username": user.username, "changed": audit.yes_or_no(changed)},
+    )
+    if changed:
+        await bump(Topic.ACCESS)
 
 
 async def visible_users(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, User]:

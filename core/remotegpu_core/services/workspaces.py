@@ -10,7 +10,9 @@ from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidInput, NotFound
 from remotegpu_core.models import Membership, User, Workspace, WorkspaceRole
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
-from remotegpu_core.services import audit
+from remotegpu_core.services import audit, roles
+from remotegpu_core.services.roles import Right
+from remotegpu_core.texts import storable
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
 
@@ -25,9 +27,7 @@ async def create_workspace(actor: Actor, name: str) -> Workspace:
         Conflict: it is taken.
     """
     actor.require_admin()
-    # In lower case some names are longer.
-    if not name or name != clean_text(name, 64) or len(name.lower()) > 64:
-        raise InvalidInput("A workspace's name has 1 to 64 printable characters.", field="name")
+    _check_name(name)
     try:
         async with transaction():
             workspace = await Workspace.create(
@@ -44,35 +44,73 @@ async def create_workspace(actor: Actor, name: str) -> Workspace:
     return workspace
 
 
+async def rename_workspace(actor: Actor, workspace_id: uuid.UUID, name: str) -> Workspace:
+    """Give a workspace another name; raises like `create_workspace`, and like `roles.require`."""
+    workspace = await _for(actor, workspace_id, Right.RENAME)
+    _check_name(name)
+    try:
+        async with transaction():
+            await Workspace.filter(id=workspace.id).update(name=name, name_key=name.lower())
+            await audit.record(
+                actor,
+                "renameWorkspace",
+                target=("Workspace", workspace.id),
+                details={"from": workspace.name, "name": name},
+            )
+    except IntegrityError:
+        raise Conflict(f"There is a workspace {name!r} already.", field="name") from None
+    workspace.name, workspace.name_key = name, name.lower()
+    return workspace
+
+
 async def set_member(
-    actor: Actor, workspace_id: uuid.UUID, user_id: uuid.UUID, role: WorkspaceRole
+    actor: Actor,
+    workspace_id: uuid.UUID,
+    user_id: uuid.UUID | None,
+    role: WorkspaceRole,
+    *,
+    username: str | None = None,
 ) -> Workspace:
-    """Add a member or change their role; admins only.
+    """Add a member or change their role.
+
+    Admins of the workspace manage its members and viewers, owners everybody.
 
     Raises:
-        NotFound: the workspace or the user does not exist.
+        NotFound: the workspace or the user does not exist, or not for the caller.
+        Forbidden: the caller's role does not reach so far.
+        InvalidInput: not exactly one of `user_id` and `username`.
+        Conflict: the workspace would lose its last owner.
     """
-    workspace = await _check(actor, workspace_id)
-    if not await User.exists(id=user_id):
-        raise NotFound("There is no such user.", field="userId")
+    workspace = await _for(actor, workspace_id, Right.MANAGE_MEMBERS)
+    user = await _user(user_id, username)
     async with transaction():
-        member, created = await Membership.get_or_create(
-            workspace_id=workspace_id,
-            user_id=user_id,
-            defaults={"role": role, "created_at": now_ms()},
-        )
-        if not created:
-            await Membership.filter(id=member.id).update(role=role)
-        await _record(actor, "setWorkspaceMember", workspace, user_id, role)
+        held = await _lock(workspace_id, user.id)
+        await _check_reach(actor, workspace_id, {role, held} - {None})
+        if held is WorkspaceRole.OWNER and role is not WorkspaceRole.OWNER:
+            await _keep_an_owner(actor, workspace_id, user.id)
+        if held is None:
+            await Membership.create(
+                workspace_id=workspace_id, user_id=user.id, role=role, created_at=now_ms()
+            )
+        else:
+            await Membership.filter(workspace_id=workspace_id, user_id=user.id).update(role=role)
+        await _record(actor, "setWorkspaceMember", workspace, user.id, role)
     return workspace
 
 
 async def remove_member(actor: Actor, workspace_id: uuid.UUID, user_id: uuid.UUID) -> Workspace:
-    """Remove a member; admins only. Raises NotFound when they are none."""
-    workspace = await _check(actor, workspace_id)
+    """Remove a member, or leave. Raises like `set_member`; NotFound when they are none."""
+    leaving = actor.user_id == user_id
+    workspace = await _for(actor, workspace_id, Right.SEE if leaving else Right.MANAGE_MEMBERS)
     async with transaction():
-        if not await Membership.filter(workspace_id=workspace_id, user_id=user_id).delete():
+        held = await _lock(workspace_id, user_id)
+        if held is None:
             raise NotFound("This user is no member of the workspace.", field="userId")
+        if not leaving:
+            await _check_reach(actor, workspace_id, {held})
+        if held is WorkspaceRole.OWNER:
+            await _keep_an_owner(actor, workspace_id, user_id)
+        await Membership.filter(workspace_id=workspace_id, user_id=user_id).delete()
         await _record(actor, "removeWorkspaceMember", workspace, user_id, None)
     return workspace
 
@@ -104,12 +142,55 @@ async def members_of(workspace_ids: list[uuid.UUID]) -> dict[uuid.UUID, list[Mem
     return found
 
 
-async def _check(actor: Actor, workspace_id: uuid.UUID) -> Workspace:
-    actor.require_admin()
+async def _for(actor: Actor, workspace_id: uuid.UUID, right: Right) -> Workspace:
+    await roles.require(actor, workspace_id, right)
     workspace = await Workspace.get_or_none(id=workspace_id)
     if workspace is None:
         raise NotFound("There is no such workspace.", field="workspaceId")
     return workspace
+
+
+async def _user(user_id: uuid.UUID | None, username: str | None) -> User:
+    if (user_id is None) == (username is None):
+        raise InvalidInput("Give either userId or username.", field="userId")
+    if user_id is not None:
+        user = await User.get_or_none(id=user_id)
+    else:
+        name = (username or "").lower()
+        user = await User.get_or_none(username_key=name) if storable(name, 64) else None
+    if user is None:
+        raise NotFound(
+            "There is no such user.", field="userId" if user_id is not None else "username"
+        )
+    return user
+
+
+async def _lock(workspace_id: uuid.UUID, user_id: uuid.UUID) -> WorkspaceRole | None:
+    """The user's role, with the workspace's members held until the commit."""
+    await Workspace.filter(id=workspace_id).select_for_update()
+    member = await Membership.get_or_none(workspace_id=workspace_id, user_id=user_id)
+    return None if member is None else WorkspaceRole(member.role)
+
+
+async def _check_reach(
+    actor: Actor, workspace_id: uuid.UUID, touched: set[WorkspaceRole | None]
+) -> None:
+    if touched & {WorkspaceRole.OWNER, WorkspaceRole.ADMIN}:
+        await roles.require(actor, workspace_id, Right.MANAGE_OWNERS, field="role")
+
+
+async def _keep_an_owner(actor: Actor, workspace_id: uuid.UUID, user_id: uuid.UUID) -> None:
+    if actor.is_admin:
+        return
+    others = Membership.filter(workspace_id=workspace_id, role=WorkspaceRole.OWNER)
+    if not await others.exclude(user_id=user_id).exists():
+        raise Conflict("A workspace keeps an owner: make somebody else one first.", field="userId")
+
+
+def _check_name(name: str) -> None:
+    # In lower case some names are longer.
+    if not name or name != clean_text(name, 64) or len(name.lower()) > 64:
+        raise InvalidInput("A workspace's name has 1 to 64 printable characters.", field="name")
 
 
 async def _record(

@@ -16,7 +16,7 @@ from remotegpu_core.errors import (
     RemoteGPUError,
     Unauthenticated,
 )
-from remotegpu_core.models import AuditEvent, User, Version
+from remotegpu_core.models import AuditEvent, Session, User, Version
 from remotegpu_core.paging import PageRequest
 from remotegpu_core.passwords import hash_password, verify_password
 from remotegpu_core.services import users
@@ -26,14 +26,17 @@ from remotegpu_core.services.sign_in import authenticate, sign_in, still_valid
 from remotegpu_core.services.users import (
     change_password,
     create_user,
+    disable_user,
+    enable_user,
     ensure_admin,
     list_users,
     reset_password,
+    set_role,
     visible_users,
 )
 from remotegpu_core.settings import Settings
 from remotegpu_core.versions import Topic
-from tests.core.people import make_tenant, make_user
+from tests.core.people import make_actor, make_tenant, make_user
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -268,3 +271,60 @@ async def test_users_see_themselves_and_admins_all(admin: Actor) -> None:
     page = await list_users(admin, PageRequest(first=2))
     assert [row.username_key for row in page.rows] == sorted(row.username_key for row in page.rows)
     assert await page.count() == 3
+
+
+async def test_a_disabled_user_is_shut_out_for_good(admin: Actor) -> None:
+    user = await make_user("Ada")
+    actor = await make_actor(user)
+    token, _ = await create_api_token(actor, "ci", frozenset({Scope.READ}), expires_at=None)
+    disabled = await disable_user(admin, user.id)
+    assert disabled.disabled_at is not None
+    assert await Session.filter(user_id=user.id, revoked_at=None).count() == 0
+    with pytest.raises(Unauthenticated):
+        await authenticate(token, source_address=None)
+    assert (await disable_user(admin, user.id)).disabled_at == disabled.disabled_at
+    assert (await enable_user(admin, user.id)).disabled_at is None
+    # What was taken stays taken.
+    with pytest.raises(Unauthenticated):
+        await authenticate(token, source_address=None)
+    assert [
+        event.details["changed"] for event in await AuditEvent.filter(action="disableUser")
+    ] == [
+        "yes",
+        "no",
+    ]
+
+
+async def test_an_admin_is_left(admin: Actor) -> None:
+    admin_id = admin.require_user()
+    with pytest.raises(Conflict, match="last admin"):
+        await set_role(admin, admin_id, Role.USER)
+    with pytest.raises(Conflict, match="yourself"):
+        await disable_user(admin, admin_id)
+    with pytest.raises(Conflict, match="last admin"):
+        await disable_user(SYSTEM, admin_id)
+    second = await make_user(role=Role.ADMIN)
+    outcomes = await asyncio.gather(
+        disable_user(SYSTEM, admin_id), disable_user(SYSTEM, second.id), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 1
+    assert await User.filter(role=Role.ADMIN, disabled_at=None).count() == 1
+
+
+async def test_accounts_are_managed_by_admins(admin: Actor) -> None:
+    user = await make_user()
+    assert (await set_role(admin, user.id, Role.ADMIN)).role is Role.ADMIN
+    tenant = await make_tenant()
+    for actor, user_id, refusal in (
+        (tenant, user.id, Forbidden),
+        (admin, uuid.uuid4(), NotFound),
+    ):
+        expected: type[Exception] = refusal
+        for attempt in (
+            set_role(actor, user_id, Role.USER),
+            disable_user(actor, user_id),
+            enable_user(actor, user_id),
+        ):
+            with pytest.raises(expected):
+                await attempt
+    assert (await User.get(id=user.id)).role is Role.ADMIN
