@@ -12,6 +12,7 @@ from remotegpu_graphql.enrollments.queries import EnrollmentsQuery
 from remotegpu_graphql.enrollments.types import Enrollment
 from remotegpu_graphql.fleet.queries import FleetQuery
 from remotegpu_graphql.fleet.subscriptions import FleetSubscription
+from remotegpu_graphql.machines.maintenance import MaintenanceMutation
 from remotegpu_graphql.machines.mutations import MachinesMutation
 from remotegpu_graphql.machines.queries import MachinesQuery
 from remotegpu_graphql.machines.subscriptions import MachinesSubscription
@@ -47,6 +48,7 @@ MUTATIONS = (
     WorkspacesMutation,
     EnrollmentsMutation,
     MachinesMutation,
+    MaintenanceMutation,
 )
 SUBSCRIPTIONS = (MetricsSubscription, MachinesSubscription, FleetSubscription)
 

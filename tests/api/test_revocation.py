@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remotegpu_core.clock import now_ms
-from remotegpu_core.database.transactions import transaction
-from remotegpu_core.models import User
 from remotegpu_core.services import sign_in as sign_in_service
-from remotegpu_core.versions import Topic, bump
 from tests.api.conftest import make_hosts
 from tests.api.documents import LIVE, USERS_AND_TOKENS, VIEWER
 from tests.api.host import enrolled, sample
@@ -101,14 +97,28 @@ async def test_a_token_that_expires(server: Server) -> None:
 
 async def test_a_user_who_was_disabled(server: Server) -> None:
     admin = await server.sign_in()
-    _, ada = await server.make_user(admin, "ada")
-    async with viewing(server, ada) as viewer, viewing(server, admin) as bystander:
-        await (await viewer.subscribe(LIVE, operation="FleetPulse")).data()
-        async with transaction():
-            await User.filter(username_key="ada").update(disabled_at=now_ms())
-            await bump(Topic.ACCESS)
-        assert (await viewer.closed(within=SOON))[0] == 4403
+    ada_id, ada = await server.make_user(admin, "ada")
+    secret, _ = await _token(server, ada)
+    async with (
+        viewing(server, ada) as viewer,
+        viewing(server, secret) as program,
+        viewing(server, admin) as bystander,
+    ):
+        for each in (viewer, program):
+            await (await each.subscribe(LIVE, operation="FleetPulse")).data()
+        disabled = await server.ask(
+            "mutation($id: ID!) { disableUser(input: {id: $id}) "
+            "{ user { disabledAt } userErrors { code } } }",
+            {"id": ada_id},
+            token=admin,
+        )
+        assert disabled["disableUser"]["userErrors"] == []
+        assert disabled["disableUser"]["user"]["disabledAt"] is not None
+        for each in (viewer, program):
+            assert (await each.closed(within=SOON))[0] == 4403
         await (await bystander.subscribe(LIVE, operation="FleetPulse")).data()
+    for token in (ada, secret):
+        assert (await server.post(VIEWER, token=token)).status_code == 401
 
 
 async def test_a_password_that_was_changed_elsewhere(server: Server) -> None:

@@ -20,6 +20,8 @@ from tests.graphql_schema.world import (
     OWNER,
     REVOKED,
     USER_WRITE,
+    WORKSPACE_ADMIN,
+    WORKSPACE_OWNER,
     World,
 )
 
@@ -30,6 +32,8 @@ NOTHING: Final = "NOTHING"
 UNAUTHENTICATED: Final = "UNAUTHENTICATED"
 FORBIDDEN: Final = "FORBIDDEN"
 NOT_FOUND: Final = "NOT_FOUND"
+#: They may, and it cannot be.
+CONFLICT: Final = "CONFLICT"
 
 _NOBODY: Final = {ANONYMOUS: UNAUTHENTICATED, REVOKED: UNAUTHENTICATED}
 
@@ -42,8 +46,23 @@ EVERYBODY_SIGNED_IN: Final = _seen_by(others=OK)
 ADMINS_READ: Final = _seen_by(ADMIN, others=FORBIDDEN)
 ADMINS_WRITE: Final = _seen_by(ADMIN, others=FORBIDDEN)
 WRITERS: Final = {**_seen_by(others=OK), ADMIN_READ: FORBIDDEN}
-SEES_THE_MACHINE: Final = (GRANTED, MEMBER, USER_WRITE, ADMIN, ADMIN_READ, ADMIN_WRITE)
+IN_THE_WORKSPACE: Final = (MEMBER, WORKSPACE_ADMIN, WORKSPACE_OWNER)
+SEES_THE_MACHINE: Final = (
+    *IN_THE_WORKSPACE,
+    *(GRANTED, USER_WRITE, ADMIN, ADMIN_READ, ADMIN_WRITE),
+)
 MACHINE: Final = _seen_by(*SEES_THE_MACHINE)
+WORKSPACE: Final = _seen_by(*IN_THE_WORKSPACE, ADMIN)
+ITS_USER: Final = _seen_by(OWNER, ADMIN)
+
+
+def _in_the_workspace(*able: str) -> Mapping[str, str]:
+    """A mutation of the workspace: it is not there for those who are not in it."""
+    return {
+        **_seen_by(*able, ADMIN, others=NOT_FOUND),
+        **{caller: FORBIDDEN for caller in IN_THE_WORKSPACE if caller not in able},
+        ADMIN_READ: FORBIDDEN,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +120,11 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         ),
     ),
     "Query.users": Entry(f"{{ users {_LIST} }}", ADMINS_READ, shows=_listed("User")),
-    "Query.workspaces": Entry(
-        f"{{ workspaces {_LIST} }}", _seen_by(MEMBER, ADMIN), shows=_listed("Workspace")
+    "Query.user": Entry("query Q($id: ID!) { user(id: $id) { id } }", ITS_USER, _ids("User")),
+    "Query.workspace": Entry(
+        "query Q($id: ID!) { workspace(id: $id) { id } }", WORKSPACE, _ids("Workspace")
     ),
+    "Query.workspaces": Entry(f"{{ workspaces {_LIST} }}", WORKSPACE, shows=_listed("Workspace")),
     "Query.enrollments": Entry(
         f"{{ enrollments {_LIST} }}", ADMINS_READ, shows=_listed("Enrollment")
     ),
@@ -164,10 +185,22 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _input(lambda world, caller: {"name": _unique(world, caller)}),
         lambda _world, data: data["workspace"] is not None,
     ),
+    "Mutation.renameWorkspace": Entry(
+        "mutation M($input: RenameWorkspaceInput!) { renameWorkspace(input: $input) "
+        f"{{ workspace {{ id }} {_ERRORS} }} }}",
+        _in_the_workspace(WORKSPACE_OWNER),
+        _input(
+            lambda world, caller: {
+                "workspaceId": world.id("Workspace"),
+                "name": _unique(world, caller),
+            }
+        ),
+        lambda _world, data: data["workspace"] is not None,
+    ),
     "Mutation.setWorkspaceMember": Entry(
         "mutation M($input: SetWorkspaceMemberInput!) { setWorkspaceMember(input: $input) "
         f"{{ workspace {{ id }} {_ERRORS} }} }}",
-        ADMINS_WRITE,
+        _in_the_workspace(WORKSPACE_OWNER),
         _input(
             lambda world, _caller: {
                 "workspaceId": world.id("Workspace"),
@@ -180,11 +213,11 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
     "Mutation.removeWorkspaceMember": Entry(
         "mutation M($input: RemoveWorkspaceMemberInput!) { removeWorkspaceMember(input: $input) "
         f"{{ workspace {{ id }} {_ERRORS} }} }}",
-        ADMINS_WRITE,
+        _in_the_workspace(WORKSPACE_ADMIN, WORKSPACE_OWNER),
         _input(
-            lambda world, _caller: {
+            lambda world, caller: {
                 "workspaceId": world.id("Workspace"),
-                "userId": encode_id("User", world.member.id),
+                "userId": encode_id("User", world.members[caller].id),
             }
         ),
         lambda _world, data: data["workspace"] is not None,
@@ -227,6 +260,77 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         ),
         lambda _world, data: data["machine"] is not None,
     ),
+    "Mutation.setUserRole": Entry(
+        "mutation M($input: SetUserRoleInput!) { setUserRole(input: $input) "
+        f"{{ user {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"id": world.id("User"), "role": "ADMIN"}),
+        lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.disableUser": Entry(
+        "mutation M($input: DisableUserInput!) { disableUser(input: $input) "
+        f"{{ user {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"id": world.id("User")}),
+        lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.enableUser": Entry(
+        "mutation M($input: EnableUserInput!) { enableUser(input: $input) "
+        f"{{ user {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"id": world.id("User")}),
+        lambda _world, data: data["user"] is not None,
+    ),
+    "Mutation.startMaintenance": Entry(
+        "mutation M($input: StartMaintenanceInput!) { startMaintenance(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"machineId": world.id("Machine"), "reason": "fans"}),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.drainMachine": Entry(
+        "mutation M($input: DrainMachineInput!) { drainMachine(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"machineId": world.id("Machine")}),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.renameMachine": Entry(
+        "mutation M($input: RenameMachineInput!) { renameMachine(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, caller: {"machineId": world.id("Machine"), "name": _unique(world, caller)}
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.setMachineLabels": Entry(
+        "mutation M($input: SetMachineLabelsInput!) { setMachineLabels(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "machineId": world.id("Machine"),
+                "labels": [{"key": "a", "value": "b"}],
+            }
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.retireMachine": Entry(
+        "mutation M($input: RetireMachineInput!) { retireMachine(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"machineId": world.id("Machine")}),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.endMaintenance": Entry(
+        "mutation M($input: EndMaintenanceInput!) { endMaintenance(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        # This one is in service: who may is told so.
+        {**ADMINS_WRITE, ADMIN: CONFLICT},
+        _input(lambda world, _caller: {"machineId": world.id("Machine")}),
+        lambda _world, data: data["machine"] is not None,
+    ),
     "Subscription.machineMetrics": Entry(
         "subscription S($id: ID!) { machineMetrics(machineIds: [$id]) { machineId } }",
         _seen_by(*SEES_THE_MACHINE, others=NOT_FOUND),
@@ -245,9 +349,9 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
 NODES: Final[Mapping[str, Mapping[str, str]]] = {
     "Machine": MACHINE,
     "Gpu": MACHINE,
-    "User": _seen_by(OWNER, ADMIN),
+    "User": ITS_USER,
     "ApiToken": _seen_by(OWNER, ADMIN),
-    "Workspace": _seen_by(MEMBER, ADMIN),
+    "Workspace": WORKSPACE,
     "Enrollment": _seen_by(ADMIN),
     "AuditEvent": _seen_by(OWNER, ADMIN),
 }

@@ -339,6 +339,7 @@ def test_arguments_that_name_an_object_take_an_id() -> None:
     assert optional == {
         *("CreateEnrollmentInput.machineId", "AuditFilter.actorId", "AuditFilter.targetId"),
         *("GrantMachineInput.userId", "GrantMachineInput.workspaceId"),
+        "SetWorkspaceMemberInput.userId",
         *("RevokeMachineGrantInput.userId", "RevokeMachineGrantInput.workspaceId"),
     }
 

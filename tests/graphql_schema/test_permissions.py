@@ -11,6 +11,7 @@ from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_graphql.engine import Engine, RequestRefused
 from tests.graphql_schema.asking import ask, codes, following
 from tests.graphql_schema.matrix import (
+    CONFLICT,
     NODES,
     NOTHING,
     OK,
@@ -101,7 +102,8 @@ async def test_mutation(any_plane: ControlPlane, name: str) -> None:
         assert await dump(without=EVERYTHING_ELSE) == before, caller
         known = {event.id for event in events}
         (event,) = [e for e in await AuditEvent.all() if e.id not in known]
-        assert (event.action, event.outcome) == (name.partition(".")[2], Outcome.DENIED), caller
+        wanted = Outcome.FAILED if entry.outcomes[caller] == CONFLICT else Outcome.DENIED
+        assert (event.action, event.outcome) == (name.partition(".")[2], wanted), caller
         assert (event.actor_kind, event.actor_id) == (actor.kind, actor.id), caller
         assert event.user_id == actor.user_id, caller
         assert event.source_address == actor.source_address, caller

@@ -8,10 +8,11 @@ from tortoise.connection import get_connection
 
 from remotegpu_core.actor import SYSTEM, Actor, Role, Scope, anonymous
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.models import ApiToken, AuditEvent, Enrollment, User, Workspace
+from remotegpu_core.models import ApiToken, AuditEvent, Enrollment, User, Workspace, WorkspaceRole
 from remotegpu_core.services import audit
 from remotegpu_core.services.api_tokens import revoke_api_token
 from remotegpu_core.services.enrollments import create_enrollment
+from remotegpu_core.services.workspaces import set_member
 from remotegpu_graphql.ids import encode_id
 from tests.graphql_schema.hosts import Host, make_host
 from tests.graphql_schema.people import (
@@ -27,6 +28,8 @@ ANONYMOUS: Final = "anonymous"
 STRANGER: Final = "user without grant"
 GRANTED: Final = "user with a grant"
 MEMBER: Final = "workspace member"
+WORKSPACE_ADMIN: Final = "workspace admin"
+WORKSPACE_OWNER: Final = "workspace owner"
 OWNER: Final = "owner of the object"
 ADMIN: Final = "admin"
 ADMIN_READ: Final = "admin, READ token"
@@ -39,6 +42,8 @@ CALLERS: Final = (
     STRANGER,
     GRANTED,
     MEMBER,
+    WORKSPACE_ADMIN,
+    WORKSPACE_OWNER,
     OWNER,
     ADMIN,
     ADMIN_READ,
@@ -65,6 +70,8 @@ class World:
     marker: str
     tokens: dict[str, str] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    #: A member of the workspace for every caller to remove.
+    members: dict[str, User] = field(default_factory=dict)
 
     async def actor(self, caller: str) -> Actor:
         """The caller as a transport would know them, from their token.
@@ -99,6 +106,11 @@ async def make_world(plane: ControlPlane) -> World:
         if caller != ANONYMOUS
     }
     workspace = await make_workspace(users[MEMBER], name=f"{marker}-lab")
+    for caller, role in (
+        (WORKSPACE_ADMIN, WorkspaceRole.ADMIN),
+        (WORKSPACE_OWNER, WorkspaceRole.OWNER),
+    ):
+        await set_member(SYSTEM, workspace.id, users[caller].id, role)
     await host.grant(user_id=users[GRANTED].id)
     await host.grant(user_id=users[USER_WRITE].id)
     await host.grant(user_id=users[REVOKED].id)
@@ -120,7 +132,10 @@ async def make_world(plane: ControlPlane) -> World:
         event=event,
         marker=marker,
         users=users,
+        members={caller: await make_user() for caller in CALLERS},
     )
+    for member in world.members.values():
+        await set_member(SYSTEM, workspace.id, member.id, WorkspaceRole.MEMBER)
     scopes = {
         ADMIN_READ: Scope.READ,
         ADMIN_WRITE: Scope.WRITE,

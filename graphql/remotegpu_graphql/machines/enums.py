@@ -78,6 +78,7 @@ class MachineChangeKind(StrEnum):
     INVENTORY_CHANGED = ChangeKind.INVENTORY_CHANGED
     LIFECYCLE_CHANGED = ChangeKind.LIFECYCLE_CHANGED
     ACCESS_CHANGED = ChangeKind.ACCESS_CHANGED
+    CONFIGURATION_CHANGED = ChangeKind.CONFIGURATION_CHANGED
 
 
 graph_enum(
@@ -91,6 +92,7 @@ graph_enum(
         "INVENTORY_CHANGED": "Its hardware, driver, system or addresses changed.",
         "LIFECYCLE_CHANGED": "An operator put it in or out of service.",
         "ACCESS_CHANGED": "A grant on it was given or taken.",
+        "CONFIGURATION_CHANGED": "An operator changed its name, its labels, or whether it drains.",
     },
 )
 

@@ -161,12 +161,33 @@ class Gpu(Node):
         )
 
 
+@strawberry.type(description="What a host's own policy file lets the control plane do there.")
+class HostPolicy:
+    commands: list[str] = strawberry.field(
+        description="Kinds of command that it enables, such as allocation.start; none: the host is "
+        "monitored only."
+    )
+    simulated: bool = strawberry.field(
+        description="Whether the agent only pretends to carry commands out."
+    )
+    message: str | None = strawberry.field(
+        description="Why a policy file that is there is not obeyed."
+    )
+
+
 @strawberry.type(description="A host with GPUs, and the agent that runs on it.")
 class Machine(Node):
     row: strawberry.Private[models.Machine]
     name: str = strawberry.field(description="Unique in any case.")
     presence: Presence = strawberry.field(description="Whether its agent is heard.")
     lifecycle: Lifecycle = strawberry.field(description="What the operators do with it.")
+    lifecycle_reason: str | None = strawberry.field(
+        description="Why it is in MAINTENANCE or QUARANTINED."
+    )
+    draining: bool = strawberry.field(description="Whether new allocations are kept off it.")
+    command_hold: str | None = strawberry.field(
+        description="Why nothing is sent to the host until an admin accepts it; null when it is."
+    )
     health: Health = strawberry.field(description="What it says of itself.")
     health_reasons: list[str] = strawberry.field(description="Why it is not HEALTHY.")
     agent_version: str | None = strawberry.field(description="Of the agent on it.")
@@ -205,6 +226,15 @@ class Machine(Node):
     def specs(self) -> MachineSpecs | None:
         return MachineSpecs.of(self.row.host) if self.row.host else None
 
+    @strawberry.field(description="What the host's own policy file allows.")
+    def policy(self) -> HostPolicy:
+        policy = self.row.host.get("policy", {})
+        return HostPolicy(
+            commands=policy.get("commands", []),
+            simulated=policy.get("simulated", False),
+            message=policy.get("message"),
+        )
+
     @strawberry.field(description="Its GPUs, by their index.")
     async def gpus(self, info: Info) -> list[Gpu]:
         return [Gpu.of(row) for row in await info.context.loaders.gpus.load(self.row.id)]
@@ -226,6 +256,9 @@ class Machine(Node):
             name=row.name,
             presence=Presence(row.presence),
             lifecycle=Lifecycle(row.lifecycle),
+            lifecycle_reason=row.lifecycle_reason,
+            draining=row.draining,
+            command_hold=row.command_hold,
             health=Health(row.health),
             health_reasons=row.health_reasons,
             agent_version=row.agent_version,

@@ -8,6 +8,7 @@ from remotegpu_core.services import users
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
+from remotegpu_graphql.ids import decode_id
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
 from remotegpu_graphql.users.types import User
@@ -40,6 +41,40 @@ class ChangePasswordPayload:
     user_errors: list[UserError] = user_errors()
 
 
+@strawberry.input(description="Another role for a user.")
+class SetUserRoleInput:
+    id: strawberry.ID = strawberry.field(description="The user.")
+    role: Role = strawberry.field(description="What they may do from now on.")
+
+
+@strawberry.type(description="Of setUserRole.")
+class SetUserRolePayload:
+    user: User | None = strawberry.field(default=None, description="The user.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.input(description="A user to shut out.")
+class DisableUserInput:
+    id: strawberry.ID = strawberry.field(description="The user.")
+
+
+@strawberry.type(description="Of disableUser.")
+class DisableUserPayload:
+    user: User | None = strawberry.field(default=None, description="The user.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.input(description="A user to let in again.")
+class EnableUserInput:
+    id: strawberry.ID = strawberry.field(description="The user.")
+
+
+@strawberry.type(description="Of enableUser.")
+class EnableUserPayload:
+    user: User | None = strawberry.field(default=None, description="The user.")
+    user_errors: list[UserError] = user_errors()
+
+
 @strawberry.type
 class UsersMutation:
     @mutation("Add a user.", access=Access.ADMIN)
@@ -52,6 +87,42 @@ class UsersMutation:
             info.context.actor, input.username, input.password, input.role
         )
         return CreateUserPayload(user=User.of(user))
+
+    @mutation("Make a user an admin, or no longer one. One admin stays.", access=Access.ADMIN)
+    async def set_user_role(
+        self,
+        info: Info,
+        input: Annotated[SetUserRoleInput, strawberry.argument(description="Who, and what.")],
+    ) -> SetUserRolePayload | None:
+        user = await users.set_role(
+            info.context.actor, decode_id(input.id, "User", field="id"), input.role
+        )
+        await info.context.nudge()
+        return SetUserRolePayload(user=User.of(user))
+
+    @mutation(
+        "Shut a user out: their sessions and API tokens end for good, their live streams within "
+        "two seconds. What is allocated to them stays until it ends or is released.",
+        access=Access.ADMIN,
+    )
+    async def disable_user(
+        self,
+        info: Info,
+        input: Annotated[DisableUserInput, strawberry.argument(description="Who.")],
+    ) -> DisableUserPayload | None:
+        user = await users.disable_user(info.context.actor, decode_id(input.id, "User", field="id"))
+        await info.context.nudge()
+        return DisableUserPayload(user=User.of(user))
+
+    @mutation("Let a disabled user sign in again.", access=Access.ADMIN)
+    async def enable_user(
+        self,
+        info: Info,
+        input: Annotated[EnableUserInput, strawberry.argument(description="Who.")],
+    ) -> EnableUserPayload | None:
+        user = await users.enable_user(info.context.actor, decode_id(input.id, "User", field="id"))
+        await info.context.nudge()
+        return EnableUserPayload(user=User.of(user))
 
     @mutation("Give yourself another password. Your other sessions end.")
     async def change_password(

@@ -1,8 +1,11 @@
+from typing import Annotated
+
 import strawberry
 
 from remotegpu_core.services import users
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import query
+from remotegpu_graphql.ids import split_id
 from remotegpu_graphql.permissions import Access
 from remotegpu_graphql.relay import (
     After,
@@ -29,3 +32,13 @@ class UsersQuery:
     ) -> Connection[User] | None:
         page = await users.list_users(info.context.actor, page_request(first, after, last, before))
         return connection(page, User.of)
+
+    @query("A user by their id: any for admins, yourself for others; null otherwise.")
+    async def user(
+        self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="Who.")]
+    ) -> User | None:
+        parts = split_id(id)
+        if parts is None or parts[0] != "User":
+            return None
+        row = await info.context.loaders.user.load(parts[1])
+        return None if row is None else User.of(row)

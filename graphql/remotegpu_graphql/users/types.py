@@ -22,6 +22,9 @@ class User(Node):
     username: str = strawberry.field(description="Unique in any case.")
     role: Role = strawberry.field(description="What they may do.")
     created_at: DateTime = strawberry.field(description="When the account was made.")
+    disabled_at: DateTime | None = strawberry.field(
+        description="Since when they are shut out; null while they are not."
+    )
 
     @classmethod
     def of(cls, row: models.User) -> "User":
@@ -30,4 +33,5 @@ class User(Node):
             username=row.username,
             role=Role(row.role),
             created_at=DateTime(row.created_at),
+            disabled_at=None if row.disabled_at is None else DateTime(row.disabled_at),
         )

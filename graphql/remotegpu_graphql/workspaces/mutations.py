@@ -7,7 +7,7 @@ from remotegpu_core.services import workspaces
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
-from remotegpu_graphql.ids import decode_id
+from remotegpu_graphql.ids import decode_id, decode_optional
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
 from remotegpu_graphql.workspaces.types import Workspace
@@ -27,7 +27,12 @@ class CreateWorkspacePayload:
 @strawberry.input(description="A member of a workspace.")
 class SetWorkspaceMemberInput:
     workspace_id: strawberry.ID = strawberry.field(description="The workspace.")
-    user_id: strawberry.ID = strawberry.field(description="The user.")
+    user_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The user, by id; or else by username."
+    )
+    username: str | None = strawberry.field(
+        default=None, description="The user, by their name in any case."
+    )
     role: WorkspaceRole = strawberry.field(
         default=WorkspaceRole.MEMBER, description="What they may do in it."
     )
@@ -51,6 +56,18 @@ class RemoveWorkspaceMemberPayload:
     user_errors: list[UserError] = user_errors()
 
 
+@strawberry.input(description="Another name for a workspace.")
+class RenameWorkspaceInput:
+    workspace_id: strawberry.ID = strawberry.field(description="The workspace.")
+    name: str = strawberry.field(description="1 to 64 printable characters; unique in any case.")
+
+
+@strawberry.type(description="Of renameWorkspace.")
+class RenameWorkspacePayload:
+    workspace: Workspace | None = strawberry.field(default=None, description="The workspace.")
+    user_errors: list[UserError] = user_errors()
+
+
 @strawberry.type
 class WorkspacesMutation:
     @mutation("Add a workspace.", access=Access.ADMIN)
@@ -62,7 +79,23 @@ class WorkspacesMutation:
         row = await workspaces.create_workspace(info.context.actor, input.name)
         return CreateWorkspacePayload(workspace=Workspace.of(row))
 
-    @mutation("Add a member to a workspace, or change their role.", access=Access.ADMIN)
+    @mutation("Give a workspace another name; its owners and the system's admins may.")
+    async def rename_workspace(
+        self,
+        info: Info,
+        input: Annotated[RenameWorkspaceInput, strawberry.argument(description="Which, how.")],
+    ) -> RenameWorkspacePayload | None:
+        row = await workspaces.rename_workspace(
+            info.context.actor,
+            decode_id(input.workspace_id, "Workspace", field="workspaceId"),
+            input.name,
+        )
+        return RenameWorkspacePayload(workspace=Workspace.of(row))
+
+    @mutation(
+        "Add a member to a workspace, or change their role. Its admins manage members and viewers, "
+        "its owners everybody; one owner stays."
+    )
     async def set_workspace_member(
         self,
         info: Info,
@@ -71,15 +104,16 @@ class WorkspacesMutation:
         row = await workspaces.set_member(
             info.context.actor,
             decode_id(input.workspace_id, "Workspace", field="workspaceId"),
-            decode_id(input.user_id, "User", field="userId"),
+            decode_optional(input.user_id, "User", field="userId"),
             input.role,
+            username=input.username,
         )
         await info.context.nudge()
         return SetWorkspaceMemberPayload(workspace=Workspace.of(row))
 
     @mutation(
-        "Remove a member from a workspace. They stop seeing its machines within two seconds.",
-        access=Access.ADMIN,
+        "Remove a member from a workspace, or leave it yourself. They stop seeing its machines "
+        "within two seconds."
     )
     async def remove_workspace_member(
         self,

@@ -12,9 +12,9 @@ graph_enum(
     WorkspaceRole,
     "What a member may do in a workspace.",
     {
-        "OWNER": "Everything in it.",
-        "ADMIN": "Manage what is in it.",
-        "MEMBER": "Use what is in it.",
+        "OWNER": "Everything in it, its owners and its name too.",
+        "ADMIN": "Manage its members, and what they have allocated.",
+        "MEMBER": "Allocate its machines to themselves.",
         "VIEWER": "See what is in it.",
     },
 )
