@@ -7,7 +7,7 @@ from tests.core.patience import until
 MACHINE = "machine { name lifecycle lifecycleReason draining labels { key value } }"
 
 
-async def change(server: Server, token: str, name: str, **values: object) -> Json:
+async def change(server: Server, token: str, name: str, /, **values: object) -> Json:
     kind = f"{name[0].upper()}{name[1:]}Input"
     made = await server.ask(
         f"mutation M($input: {kind}!) {{ {name}(input: $input) "
