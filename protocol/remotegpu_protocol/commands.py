@@ -12,13 +12,13 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from remotegpu_protocol.limits import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES
-from remotegpu_protocol.values import Count, Identifier, LongText, Text, Timestamp
+from remotegpu_protocol.values import PRINTABLE, Count, Identifier, LongText, Text, Timestamp
 
 #: A dotted name in lower case, such as `allocation.start`.
-Kind = Annotated[str, Meta(min_length=3, max_length=64, pattern=r"^[a-z_]+(\.[a-z_]+)+\Z")]
+Kind = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 #: One msgpack map, of the shape that the kind declares (see `kinds`).
-Arguments = Annotated[bytes, Meta(max_length=MAX_ARGUMENT_BYTES)]
-Result = Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
+Arguments = Annotated[bytes, Meta(min_length=1, max_length=MAX_ARGUMENT_BYTES)]
+Result = Annotated[bytes, Meta(min_length=1, max_length=MAX_RESULT_BYTES)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 

@@ -109,7 +109,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     driver_message: LongText | None = None
     driver_version: Text | None = None
     cuda_version: Text | None = None
-    policy: Policy = Policy()
+    policy: Policy | None = None
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

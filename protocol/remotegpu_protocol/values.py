@@ -18,7 +18,7 @@ MAX_TIMESTAMP: Final = 253_402_300_799_999
 
 # No C0 or C1 control character: PostgreSQL cannot store U+0000, and an escape sequence that
 # reaches somebody's terminal is an attack.
-_PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 
 Percent = Annotated[float, Meta(ge=0, le=100, extra={"unit": "percent"})]
 ByteCount = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER, extra={"unit": "bytes"})]
@@ -37,9 +37,9 @@ Timestamp = Annotated[int, Meta(ge=0, le=MAX_TIMESTAMP, extra={"unit": "ms, Unix
 ProtocolVersion = Annotated[int, Meta(ge=1, le=65_535)]
 
 #: Lengths are in Unicode code points.
-Text = Annotated[str, Meta(max_length=255, pattern=_PRINTABLE)]
-LongText = Annotated[str, Meta(max_length=2000, pattern=_PRINTABLE)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]
+Text = Annotated[str, Meta(max_length=255, pattern=PRINTABLE)]
+LongText = Annotated[str, Meta(max_length=2000, pattern=PRINTABLE)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 
 # For samples, which come so often that a pattern a string would be felt. Whoever stores or shows
 # one cleans it first (`grammar.clean_text`).

@@ -31,6 +31,16 @@ INPUTS: Final[Mapping[str, str]] = {
     "setWorkspaceMember.userId": "User",
     "removeWorkspaceMember.workspaceId": "Workspace",
     "removeWorkspaceMember.userId": "User",
+    "renameWorkspace.workspaceId": "Workspace",
+    "setUserRole.id": "User",
+    "disableUser.id": "User",
+    "enableUser.id": "User",
+    "startMaintenance.machineId": "Machine",
+    "endMaintenance.machineId": "Machine",
+    "drainMachine.machineId": "Machine",
+    "renameMachine.machineId": "Machine",
+    "setMachineLabels.machineId": "Machine",
+    "retireMachine.machineId": "Machine",
     "createEnrollment.machineId": "Machine",
     "revokeEnrollment.id": "Enrollment",
     "grantMachine.machineId": "Machine",
@@ -40,7 +50,22 @@ INPUTS: Final[Mapping[str, str]] = {
     "revokeMachineGrant.userId": "User",
     "revokeMachineGrant.workspaceId": "Workspace",
 }
-LOOKUPS: Final = {"node": "any", "nodes": "any", "machine": "Machine", "gpu": "Gpu"}
+#: What else a mutation cannot do without.
+REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "renameWorkspace": {"name": "other"},
+    "setUserRole": {"role": "USER"},
+    "startMaintenance": {"reason": "fans"},
+    "renameMachine": {"name": "other"},
+    "setMachineLabels": {"labels": []},
+}
+LOOKUPS: Final = {
+    "node": "any",
+    "nodes": "any",
+    "machine": "Machine",
+    "gpu": "Gpu",
+    "user": "User",
+    "workspace": "Workspace",
+}
 
 MALFORMED: Final = [
     "",
@@ -114,9 +139,12 @@ def _required(name: str, world: World) -> dict[str, Any]:
     type_ = SCHEMA.type_map[f"{name[0].upper()}{name[1:]}Input"]
     assert isinstance(type_, GraphQLInputObjectType)
     return {
-        key: world.id(INPUTS[f"{name}.{key}"])
-        for key, field in type_.fields.items()
-        if isinstance(field.type, GraphQLNonNull) and f"{name}.{key}" in INPUTS
+        **REQUIRED.get(name, {}),
+        **{
+            key: world.id(INPUTS[f"{name}.{key}"])
+            for key, field in type_.fields.items()
+            if isinstance(field.type, GraphQLNonNull) and f"{name}.{key}" in INPUTS
+        },
     }
 
 
@@ -143,21 +171,19 @@ async def test_lookups(any_plane: ControlPlane) -> None:
     """Null, without an error."""
     world = await make_world(any_plane)
     admin = await world.actor(ADMIN)
-    query = (
-        "query Q($id: ID!) { machine(id: $id) { id } gpu(id: $id) { id } node(id: $id) { id } "
-        "nodes(ids: [$id]) { id } }"
-    )
+    lookups = {name: type_ for name, type_ in LOOKUPS.items() if type_ != "any"}
+    each = " ".join(f"{name}(id: $id) {{ id }}" for name in lookups)
+    query = f"query Q($id: ID!) {{ {each} node(id: $id) {{ id }} nodes(ids: [$id]) {{ id }} }}"
     for bad in [*MALFORMED, *(encode_id(name, new_id()) for name in TYPES)]:
         body = await ask(world.plane, admin, query, {"id": bad})
         assert "errors" not in body, (bad[:80], body)
-        assert body["data"] == {"machine": None, "gpu": None, "node": None, "nodes": [None]}
+        assert body["data"] == {**dict.fromkeys(lookups), "node": None, "nodes": [None]}
     # Ids of what is there, in lookups of another type.
     for name in TYPES:
         id_ = world.id(name)
         body = await ask(world.plane, admin, query, {"id": id_})
         assert body["data"] == {
-            "machine": {"id": id_} if name == "Machine" else None,
-            "gpu": {"id": id_} if name == "Gpu" else None,
+            **{field: {"id": id_} if type_ == name else None for field, type_ in lookups.items()},
             "node": {"id": id_},
             "nodes": [{"id": id_}],
         }

@@ -148,7 +148,7 @@ def trees(kind: inspect.Type) -> st.SearchStrategy[Tree]:
             characters = st.characters(exclude_categories=["Cs", "Cc"] if pattern else ["Cs"])
             return st.text(characters, min_size=least or 0, max_size=20)
         case inspect.BytesType(min_length=least, max_length=most):
-            return st.binary(min_size=least or 0, max_size=most)
+            return st.binary(min_size=least or 0, max_size=min(most or 256, 256))
         case inspect.BoolType():
             return st.booleans()
         case inspect.IntType(ge=low, le=high):

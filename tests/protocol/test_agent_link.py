@@ -316,11 +316,11 @@ def test_rates_that_are_no_numbers_end_the_link(value: float) -> None:
 
 def test_unknown_types_are_answered_and_survived() -> None:
     agent = Agent().opened()
-    assert agent.reads(msgspec.msgpack.encode({"type": "command", "id": "c1"})) == []
+    assert agent.reads(msgspec.msgpack.encode({"type": "stream_open", "id": "c1"})) == []
     (answer,) = agent.says()
     assert isinstance(answer, Error)
     assert (answer.code, answer.fatal) == ("UNKNOWN_MESSAGE", False)
-    assert "'command'" in answer.message
+    assert "'stream_open'" in answer.message
     assert agent.is_in(AgentState.OPEN)
 
 

@@ -228,7 +228,7 @@ class Machine(Node):
 
     @strawberry.field(description="What the host's own policy file allows.")
     def policy(self) -> HostPolicy:
-        policy = self.row.host.get("policy", {})
+        policy = self.row.host.get("policy") or {}
         return HostPolicy(
             commands=policy.get("commands", []),
             simulated=policy.get("simulated", False),
