@@ -40,6 +40,8 @@ if ! have prometheus; then
     missing="$missing prometheus"
     services="$services prometheus"
 fi
+have node || missing="$missing nodejs"
+have npm || missing="$missing npm"
 compiles || missing="$missing gcc libc6-dev"
 needs_browser && missing="$missing chromium"
 # Names of packages hold no spaces.

@@ -1,0 +1,92 @@
+"""The reference clients of both protocols, npm's graphql-http and graphql-ws, at the real server."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from remotegpu_api.live import socket as live_socket
+from tests.api.documents import LIVE
+from tests.api.host import Link, enrolled, sample
+from tests.api.plane import Server
+from tests.core.patience import until
+from tests.services.node import install, run_node
+
+# One test process installs, and the others need not wait for it.
+pytestmark = pytest.mark.xdist_group("npm")
+
+#: What graphql-http thinks a server may do and ours does not: documents are not run by GET.
+NOT_DONE = {"5A70", "D6D5", "6A70"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def npm_packages() -> None:
+    install()
+
+
+async def test_graphql_http_finds_nothing_wrong(server: Server) -> None:
+    audits = json.loads(await run_node("audit.mjs", f"{server.url}/graphql"))
+    assert len(audits) > 50
+    left = {audit["id"]: audit for audit in audits if audit["status"] != "ok"}
+    assert set(left) == NOT_DONE, left
+    for audit in left.values():
+        assert (audit["status"], audit["name"][:4]) == ("notice", "MAY ")
+        assert "GETs" in audit["name"] or "GET requests" in audit["name"]
+
+
+@contextlib.asynccontextmanager
+async def _sampling(link: Link) -> AsyncIterator[None]:
+    async def run() -> None:
+        while True:
+            await link.send(sample())
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_graphql_ws_is_served(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Long enough for a client that does say who it is, on a machine that is busy.
+    monkeypatch.setattr(live_socket, "INIT_TIMEOUT", 2.0)
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    asked = {
+        "url": f"{server.websocket_url}/graphql",
+        "token": admin,
+        "live": LIVE,
+        "machineId": host.id,
+    }
+    async with host.connected() as link, _sampling(link):
+        told = json.loads(await run_node("viewer.mjs", json.dumps(asked)))
+    _check_operations(told["operations"], host.id)
+    _check_pings(told["pings"])
+    assert len(told["closings"]) == 7
+    for name, closed in told["closings"].items():
+        assert closed["code"] == closed["expected"], (name, closed)
+        assert closed["reason"], name
+    assert told["refused"] == {"code": 4403, "reason": "Forbidden"}
+    await until(lambda: not server.hub.sockets and not server.hub.groups)
+
+
+def _check_operations(told: dict[str, Any], machine_id: str) -> None:
+    (viewer,) = told["query"]
+    assert viewer["data"] == {"viewer": {"user": {"username": "admin"}}}
+    assert (len(told["metrics"]), len(told["again"])) == (3, 2)
+    for event in told["metrics"] + told["again"]:
+        assert event["data"]["machineMetrics"]["machineId"] == machine_id
+    assert told["changes"][0]["data"]["machineChanged"]["kind"] == "READY"
+    (error,) = told["failed"]
+    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+
+
+def _check_pings(heard: list[dict[str, Any]]) -> None:
+    assert [said["ping"] for said in heard if "ping" in said] == [False] * 3
+    assert [said["pong"] for said in heard if "pong" in said] == [True] * 3

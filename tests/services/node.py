@@ -1,0 +1,58 @@
+"""npm packages, installed once from a committed lock file, and programs that use them."""
+
+import asyncio
+import fcntl
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from tests.services.programs import find_program
+
+CLIENTS: Final = Path(__file__).parents[1] / "npm"
+
+#: Seconds for an installation, and for a program.
+_PATIENCE: Final = 120.0
+
+
+def install(folder: Path = CLIENTS) -> None:
+    """Run `npm ci` in `folder` unless its lock file is installed already."""
+    lock = (folder / "package-lock.json").read_text()
+    # What was installed last; and test processes come here side by side.
+    with (folder / ".installed").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if file.read() == lock and (folder / "node_modules").is_dir():
+            return
+        done = subprocess.run(
+            [find_program("npm", package="npm"), "ci", "--ignore-scripts", "--no-progress"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        file.truncate(0)
+        file.write(lock)
+
+
+async def run_node(script: str, *arguments: str, folder: Path = CLIENTS) -> str:
+    """What `node script` wrote to standard output; it must end well and write no errors."""
+    process = await asyncio.create_subprocess_exec(
+        find_program("node", "nodejs", package="nodejs"),
+        script,
+        *arguments,
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, err.decode()) == (0, ""), out.decode() + err.decode()
+    return out.decode()
