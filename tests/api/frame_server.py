@@ -33,8 +33,12 @@ class Side:
 class FrameServer:
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self.sides: list[Side] = []
-        self._tls = tls
         self.port = 0
+        #: Set where websockets may be accepted.
+        self.accepts = asyncio.Event()
+        self.accepts.set()
+        self._asking = 0
+        self._tls = tls
 
     @property
     def url(self) -> str:
@@ -46,8 +50,14 @@ class FrameServer:
         await until(lambda: self.sides)
         return self.sides.pop()
 
+    def accepts_are_asked_for(self) -> bool:
+        return self._asking > 0
+
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        self._asking += 1
+        await self.accepts.wait()
+        self._asking -= 1
         writer = frame_writer(scope)
         assert writer is not None
         await send({"type": "websocket.accept"})
