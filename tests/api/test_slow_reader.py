@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from remotegpu_core.services.changes import ChangeKind
 from remotegpu_core.versions import Topic, bump
 from tests.api.documents import LIVE
 from tests.api.host import Host, enrolled, frame, inventory, sample
-from tests.api.plane import Json, Server
+from tests.api.plane import Backend, Json, Server, serving
 from tests.api.viewer import PROTOCOL, viewing
 from tests.core.patience import until
 from tests.services.ports import LOOPBACK
@@ -97,7 +98,18 @@ def _times(events: Iterable[Json]) -> list[str]:
     return [event["payload"]["data"]["machineMetrics"]["sampledAt"] for event in events]
 
 
-async def test_samples_are_coalesced_and_counted(server: Server) -> None:
+@pytest.fixture(params=("frames", "plain ASGI"))
+async def either_server(
+    request: pytest.FixtureRequest, embedded: Backend, tmp_path: Path
+) -> AsyncIterator[Server]:
+    """One that writes frames itself, and one that does not."""
+    frame_path = request.param == "frames"
+    async with serving(embedded, tmp_path / "state", frame_path=frame_path) as started:
+        yield started
+
+
+async def test_samples_are_coalesced_and_counted(either_server: Server) -> None:
+    server = either_server
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
     await _flood(server, host, 1)
@@ -124,8 +136,9 @@ async def test_samples_are_coalesced_and_counted(server: Server) -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_let_go(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    either_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    server = either_server
     monkeypatch.setattr(live_socket, "PROGRESS_TIMEOUT", 0.3)
     monkeypatch.setattr(live_socket, "CLOSE_TIMEOUT", 0.3)
     made: list[WebsocketProtocol] = []
