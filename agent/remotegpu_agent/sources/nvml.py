@@ -1,6 +1,7 @@
 """GPUs through NVML, read by a worker process that may hang or die at any time."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +15,12 @@ from remotegpu_agent.sources.nvml_wire import (
     InventoryReply,
     InventoryRequest,
     Remark,
+    Reply,
     SampleReply,
     SampleRequest,
-    SickGpu,
 )
 from remotegpu_agent.sources.source import DriverReport
+from remotegpu_agent.sources.xids import describe_xid
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import DriverState, GpuHealth
 from remotegpu_protocol.metrics import GpuMetrics
@@ -44,7 +46,11 @@ class NvmlTimes:
 
 
 class NvmlSource:
-    """A `GpuSource`. While the driver does not answer, its cards' samples are null at once."""
+    """A `GpuSource`. While the driver does not answer, its cards' samples are null at once.
+
+    Where it does not answer for one card, the worker goes on with the others, until another
+    worker has taken its place in the hope that it gets through.
+    """
 
     def __init__(
         self, times: NvmlTimes | None = None, *, environment: dict[str, str] | None = None
@@ -52,7 +58,8 @@ class NvmlSource:
         self.changed = asyncio.Event()
         self._times = times or NvmlTimes()
         self._process = NvmlProcess(environment)
-        self._register = GpuRegister()
+        self._register = GpuRegister(self._times.sample_timeout)
+        self._ailing = self._register.ailments()
         self._report = DriverReport(DriverState.ABSENT, "The driver has not been asked yet.")
         self._ready = False
         self._failures = 0
@@ -60,6 +67,11 @@ class NvmlSource:
         self._not_before = 0.0
         self._fresh_after = 0.0
         self._opening: asyncio.Task[None] | None = None
+        self._environment = environment
+        self._replacing: asyncio.Task[None] | None = None
+        self._replacements = 0
+        self._replace_after = 0.0
+        self._retired: NvmlProcess | None = None
         self._remarked: set[tuple[str, str]] = set()
 
     @property
@@ -109,9 +121,10 @@ class NvmlSource:
         return self._register.unread()
 
     async def close(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        tasks = [task for task in (self._opening, self._replacing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._ready = False
         await self._process.stop()
 
@@ -149,15 +162,14 @@ class NvmlSource:
             await self._driver_failed(DriverState.FAILED, reply.message)
 
     def _take_inventory(self, reply: InventoryReply) -> None:
-        before = self._register.ailments()
-        self._register.take_inventory(reply.gpus, reply.sick)
+        self._register.take_inventory(reply.gpus, reply.sick, reply.hung)
         if not self._failures:
             self._register.driver_well()
         self._remark(reply.remarks)
-        self._log_health(before)
+        self._note_health()
         report = DriverReport(
             DriverState.READY,
-            _unidentified(reply.sick, self._register),
+            _unidentified(reply, self._register),
             reply.driver_version,
             reply.cuda_version,
         )
@@ -167,16 +179,56 @@ class NvmlSource:
         self._ready = True
 
     def _take_sample(self, reply: SampleReply) -> list[GpuMetrics]:
-        before = self._register.ailments()
-        samples = self._register.take_sample(reply.gpus, reply.sick)
+        unreadable = self._register.unreadable
+        samples = self._register.take_sample(reply.gpus, reply.sick, reply.hung)
+        self._register.take_xids(reply.xids)
+        for event in reply.xids:
+            error = describe_xid(event.xid, event.gpu_instance)
+            _log.warning("gpu error", gpu=event.uuid, error=error)
         # Only now: a driver may tell what its cards are and hang when asked what they do.
         self._failures = 0
         self._register.driver_well()
         self._remark(reply.remarks)
         new = any(not self._register.knows(gpu.uuid) for gpu in reply.gpus)
-        if self._log_health(before) or new:
+        # What a card is has to be read again where it is new, and where it came back.
+        back = unreadable - self._register.unreadable
+        if self._note_health() or new or back:
             self.changed.set()
+        if self._register.any_hung:
+            self._replace_when_due()
+        else:
+            self._replacements = 0
         return samples
+
+    def _replace_when_due(self) -> None:
+        if self._replacing is not None and not self._replacing.done():
+            return
+        # One that cannot be killed is enough; more of them would fill the host.
+        undead = self._retired is not None and self._retired.undead
+        if time.monotonic() >= self._replace_after and not undead:
+            self._replacing = asyncio.create_task(self._replace(), name="nvml-replace")
+
+    async def _replace(self) -> None:
+        """Put a worker that does not hang in place of one that does at a card."""
+        pause = self._pause(self._replacements)
+        self._replacements += 1
+        self._replace_after = time.monotonic() + pause
+        _log.warning("nvml worker replaced", hung=self._process.pid, next_in=pause)
+        process = NvmlProcess(self._environment)
+        reply: Reply | None = None
+        with contextlib.suppress(WorkerFailed):
+            # Whatever it says, the old one still has the other cards.
+            reply = await process.ask(InventoryRequest(), limit=self._times.init_timeout)
+        ready = isinstance(reply, InventoryReply) and reply.state is DriverState.READY
+        if not ready or not self._ready:
+            await process.stop()
+            return
+        self._retired, self._process = self._process, process
+        await self._retired.retire()
+
+    def _pause(self, failures: int) -> float:
+        times = self._times
+        return min(times.restart_cap, times.restart_first * float(2 ** min(failures, 16)))
 
     async def _driver_failed(self, state: DriverState, message: str) -> None:
         """The worker works, the driver does not. A library that is replaced is found only by a
@@ -190,19 +242,20 @@ class NvmlSource:
             tell("nvidia driver not usable", state=state.value, reason=report.message)
             self._report = report
             self.changed.set()
-        self._register.driver_trouble(GpuHealth.UNHEALTHY, f"The driver failed: {report.message}")
+        self._register.driver_gone(f"The driver failed: {report.message}")
+        self._ailing = self._register.ailments()
         await self._process.stop()
 
     def _worker_failed(self, error: WorkerFailed) -> None:
+        pause = self._pause(self._failures)
         self._failures += 1
-        times = self._times
-        pause = min(times.restart_cap, times.restart_first * 2 ** min(self._failures - 1, 16))
         self._ready = False
         self._not_before = time.monotonic() + pause
         lost = self._failures >= _FAILURES_UNHEALTHY
         health = GpuHealth.UNHEALTHY if lost else GpuHealth.DEGRADED
         reason = clean_text(str(error), 500)
         self._register.driver_trouble(health, reason)
+        self._ailing = self._register.ailments()
         was_ready = self._report.driver_state is DriverState.READY
         self._report = DriverReport(
             DriverState.READY if was_ready and not lost else DriverState.FAILED,
@@ -213,10 +266,12 @@ class NvmlSource:
         _log.warning("nvml worker failed", reason=reason, failures=self._failures, retry_in=pause)
         self.changed.set()
 
-    def _log_health(self, before: object) -> bool:
-        after = self._register.ailments()
+    def _note_health(self) -> bool:
+        """Whether it is no longer what it was; logged, then."""
+        before, after = self._ailing, self._register.ailments()
         if before == after:
             return False
+        self._ailing = after
         ailing = {uuid: reason for uuid, (_, reason) in after.items()}
         if ailing:
             _log.warning("gpu health changed", unhealthy=ailing)
@@ -231,8 +286,10 @@ class NvmlSource:
                 _log.warning("nvml", gpu=remark.gpu, remark=remark.text)
 
 
-def _unidentified(sick: list[SickGpu], register: GpuRegister) -> str | None:
+def _unidentified(reply: InventoryReply, register: GpuRegister) -> str | None:
     """A card that is ill from the start has no UUID to be listed under."""
     known = {gpu.index for gpu in register.inventory()}
-    unknown = [f"GPU {card.index}: {card.reason}." for card in sick if card.index not in known]
+    reasons = {card.index: f"{card.reason}." for card in reply.sick}
+    reasons |= {card.index: "The driver has not answered yet." for card in reply.hung}
+    unknown = [f"GPU {index}: {why}" for index, why in reasons.items() if index not in known]
     return clean_text(" ".join(unknown), 2000) or None

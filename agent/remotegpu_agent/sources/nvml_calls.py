@@ -77,14 +77,14 @@ class Card:
         self.sick: str | None = None
         self.driver_failed = False
         self.remarks: list[Remark] = []
-        self._handle: Any = None
+        self.handle: Any = None
         self._ambiguous: dict[str, None] = {}
 
     def open(self) -> None:
         """Get the handle and the UUID, without which nothing else makes sense."""
         try:
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(self.index)
-            uuid = clean_text(raw(pynvml.nvmlDeviceGetUUID)(self._handle), 128)
+            self.handle = pynvml.nvmlDeviceGetHandleByIndex(self.index)
+            uuid = clean_text(raw(pynvml.nvmlDeviceGetUUID)(self.handle), 128)
         except pynvml.NVMLError as error:
             self._give_up(error)
         else:
@@ -94,7 +94,7 @@ class Card:
 
     def read(self, field: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """What `function(handle, *arguments)` returns, or None where it fails."""
-        return self.read_of(self._handle, field, function, *arguments)
+        return self.read_of(self.handle, field, function, *arguments)
 
     def read_of(
         self, handle: Any, field: str, function: Callable[..., Any], *arguments: Any

@@ -78,6 +78,16 @@ class NvmlProcess:
         finally:
             self._turn.release()
 
+    @property
+    def undead(self) -> bool:
+        """Whether a worker that was killed has not died: it sleeps in the kernel."""
+        return self._undead is not None and self._undead.returncode is None
+
+    async def retire(self) -> None:
+        """End the worker once it has answered what it was asked until now."""
+        async with self._turn:
+            await self._kill()
+
     async def stop(self) -> None:
         """End the worker; returns within about a second whatever it does."""
         process = self._process
@@ -112,7 +122,7 @@ class NvmlProcess:
             return self._process
         if self._process is not None:
             await self._kill()
-        if self._undead is not None and self._undead.returncode is None:
+        if self._undead is not None and self.undead:
             # Starting more of them would fill the host with processes that cannot be killed.
             raise WorkerFailed(
                 f"Process {self._undead.pid} hangs in the NVIDIA driver and cannot be killed; "

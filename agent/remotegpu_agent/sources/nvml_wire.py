@@ -36,6 +36,21 @@ class SickGpu(Struct, frozen=True):
     uuid: str | None = None
 
 
+class HungGpu(Struct, frozen=True):
+    """A card whose driver has not come back from a call; without a UUID where it never told."""
+
+    index: int
+    uuid: str | None = None
+
+
+class XidEvent(Struct, frozen=True):
+    """An error that the driver reported of a card, or of one of its GPU instances."""
+
+    uuid: str
+    xid: int
+    gpu_instance: int | None = None
+
+
 class Remark(Struct, frozen=True):
     """Something about one field of one card that is worth a line in the log, once."""
 
@@ -53,6 +68,7 @@ class InventoryReply(Struct, frozen=True, tag_field="type", tag="inventory_reply
     cuda_version: Text | None = None
     gpus: list[GpuInventory] = []
     sick: list[SickGpu] = []
+    hung: list[HungGpu] = []
     remarks: Annotated[list[Remark], Meta(max_length=10_000)] = []
 
 
@@ -61,6 +77,8 @@ class SampleReply(Struct, frozen=True, tag_field="type", tag="sample_reply"):
 
     gpus: list[GpuMetrics] = []
     sick: list[SickGpu] = []
+    hung: list[HungGpu] = []
+    xids: list[XidEvent] = []
     remarks: Annotated[list[Remark], Meta(max_length=10_000)] = []
 
 

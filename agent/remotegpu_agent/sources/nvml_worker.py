@@ -5,37 +5,57 @@ little as it can: its memory is counted together with the agent's.
 """
 
 import ctypes
+import functools
 import os
 import signal
 import sys
-from typing import BinaryIO, Final
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Final, TypeVar
 
 import pynvml
 
 from remotegpu_agent.sources.nvml_calls import DRIVER_ERRORS, Card, code_of, describe, raw
+from remotegpu_agent.sources.nvml_events import XidEvents
 from remotegpu_agent.sources.nvml_inventory import read_card
+from remotegpu_agent.sources.nvml_readers import LIMIT, Readers
 from remotegpu_agent.sources.nvml_sample import sample_card
 from remotegpu_agent.sources.nvml_wire import (
     LENGTH_BYTES,
     DriverLost,
+    HungGpu,
     InventoryReply,
     InventoryRequest,
     Reply,
     Request,
     SampleReply,
     SickGpu,
+    XidEvent,
     decode_request,
     frame,
 )
 from remotegpu_agent.sources.processes import ProcessNames
 from remotegpu_protocol.grammar import clean_text
-from remotegpu_protocol.inventory import DriverState
+from remotegpu_protocol.inventory import DriverState, GpuInventory
 from remotegpu_protocol.limits import MAX_GPUS
+from remotegpu_protocol.metrics import GpuMetrics
+
+T = TypeVar("T")
+_Described = tuple[Card, GpuInventory | None]
+_Sampled = tuple[Card, GpuMetrics | None]
 
 _LIBRARY: Final = "libnvidia-ml.so.1"
 
 #: prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
+
+#: mallopt(3): one heap for all threads, since each new one would keep memory of its own.
+_M_ARENA_MAX: Final = -8
+
+#: Seconds that cards may take to say what they are when nothing is known of them yet.
+_FIRST_LIMIT: Final = 5.0
+
+#: A name in place of a card's index: the queue of events may hang like a card.
+_EVENTS: Final = -1
 
 
 class Worker:
@@ -44,6 +64,12 @@ class Worker:
     def __init__(self) -> None:
         self._initialised = False
         self._names = ProcessNames()
+        self._events = XidEvents()
+        self._inventories: Readers[_Described] = Readers()
+        self._samples: Readers[_Sampled] = Readers()
+        self._drained: Readers[list[XidEvent]] = Readers()
+        #: What a card that hangs was called when it still answered.
+        self._uuids: dict[int, str] = {}
 
     def answer(self, request: Request) -> Reply:
         if isinstance(request, InventoryRequest):
@@ -51,29 +77,33 @@ class Worker:
         return self.sample()
 
     def inventory(self, *, fresh: bool) -> Reply:
-        if fresh and self._initialised:
+        # Who shuts down while a call hangs waits for it.
+        if fresh and self._initialised and not self._any_hung:
             self._shut_down()
+        limit = LIMIT
         if not self._initialised:
             try:
                 pynvml.nvmlInit()
             except pynvml.NVMLError as error:
                 return _not_initialised(error)
-            self._initialised = True
+            self._initialised, limit = True, _FIRST_LIMIT
         try:
-            cards = _open_cards()
+            count = _count()
         except pynvml.NVMLError as error:
             self._shut_down()
             return InventoryReply(DriverState.FAILED, describe(error))
-        gpus = [gpu for gpu in map(read_card, cards) if gpu is not None]
-        if _driver_failed(cards):
+        read = self._inventories.read(self._jobs(count, self._describe), limit=limit)
+        cards = [card for card, _ in read.values()]
+        if _driver_failed(cards, count):
             self._shut_down()
             return InventoryReply(DriverState.FAILED, cards[0].sick)
         return InventoryReply(
             DriverState.READY,
             driver_version=_driver_version(),
             cuda_version=_cuda_version(),
-            gpus=gpus,
+            gpus=[gpu for _, gpu in read.values() if gpu is not None],
             sick=[SickGpu(card.index, card.sick or "") for card in cards if card.uuid is None],
+            hung=self._hung(count, read),
             remarks=[remark for card in cards for remark in card.remarks],
         )
 
@@ -81,24 +111,55 @@ class Worker:
         if not self._initialised:
             return DriverLost("NVML is not initialised.")
         try:
-            cards = _open_cards()
+            count = _count()
         except pynvml.NVMLError as error:
             if code_of(error) in DRIVER_ERRORS:
                 return DriverLost(describe(error))
             return DriverLost(f"The driver cannot count its GPUs: {describe(error)}.")
-        samples = [sample_card(card, self._names) for card in cards]
-        if _driver_failed(cards):
+        read = self._samples.read(self._jobs(count, self._sample))
+        cards = [card for card, _ in read.values()]
+        if _driver_failed(cards, count):
             return DriverLost(cards[0].sick or "")
         return SampleReply(
-            gpus=[sample for sample in samples if sample is not None],
+            gpus=[sample for _, sample in read.values() if sample is not None],
             sick=[
                 SickGpu(card.index, card.sick, card.uuid) for card in cards if card.sick is not None
             ],
+            hung=self._hung(count, read),
+            xids=self._drained.read({_EVENTS: self._events.take}).get(_EVENTS, []),
             remarks=[remark for card in cards for remark in card.remarks],
         )
 
+    @property
+    def _any_hung(self) -> bool:
+        return self._inventories.any_hung or self._samples.any_hung or self._drained.any_hung
+
+    def _jobs(self, count: int, job: Callable[[int], T]) -> dict[int, Callable[[], T]]:
+        return {index: functools.partial(job, index) for index in range(count)}
+
+    def _describe(self, index: int) -> _Described:
+        card = Card(index)
+        card.open()
+        gpu = read_card(card)
+        self._events.watch(card)
+        return card, gpu
+
+    def _sample(self, index: int) -> _Sampled:
+        card = Card(index)
+        card.open()
+        return card, sample_card(card, self._names)
+
+    def _hung(self, count: int, read: Mapping[int, tuple[Card, object]]) -> list[HungGpu]:
+        for index, (card, _) in read.items():
+            if card.uuid is not None:
+                self._uuids[index] = card.uuid
+        return [
+            HungGpu(index, self._uuids.get(index)) for index in range(count) if index not in read
+        ]
+
     def _shut_down(self) -> None:
         self._initialised = False
+        self._events.close()
         try:
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
@@ -106,16 +167,12 @@ class Worker:
             return
 
 
-def _open_cards() -> list[Card]:
-    count = min(int(pynvml.nvmlDeviceGetCount()), MAX_GPUS)
-    cards = [Card(index) for index in range(count)]
-    for card in cards:
-        card.open()
-    return cards
+def _count() -> int:
+    return min(int(pynvml.nvmlDeviceGetCount()), MAX_GPUS)
 
 
-def _driver_failed(cards: list[Card]) -> bool:
-    return bool(cards) and all(card.driver_failed for card in cards)
+def _driver_failed(cards: list[Card], count: int) -> bool:
+    return 0 < len(cards) == count and all(card.driver_failed for card in cards)
 
 
 def _not_initialised(error: pynvml.NVMLError) -> InventoryReply:
@@ -164,6 +221,8 @@ def _end_with(parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("The agent ended while this worker started.")
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
     if hasattr(libc, "malloc_trim"):
         # Importing left half of the heap unused (glibc keeps it otherwise).
         libc.malloc_trim(0)

@@ -6,7 +6,7 @@
  *   cards 0 1                                  which cards the driver lists, in their order
  *   driver_version 570.86                      and other values, see the functions
  *   nvmlInitWithFlags.error 9                  what a call returns
- *   nvmlDeviceGetCount_v2.hang 1               a call that never returns
+ *   nvmlDeviceGetCount_v2.hang 1               a call that returns once this line is gone
  *   card1.lost 15                              what every call about card 1 returns
  *   card1.nvmlDeviceGetFanSpeed.error 3        what one call about card 1 returns
  *   card1.nvmlDeviceGetName.hang 1
@@ -14,6 +14,7 @@
  *   card1.compute 4711:1048576 4712:n/a        processes, as pid:bytes
  *   card1.mig 1
  *   card1.mig0.uuid MIG-...                    an instance
+ *   card1.xids 48 94:2                         errors so far, some of a GPU instance
  */
 
 #include <stdio.h>
@@ -21,7 +22,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
+enum {
+    SUCCESS = 0,
+    INVALID_ARGUMENT = 2,
+    NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
+    TIMEOUT = 10
+};
 
 #define MAX_CARDS 64
 #define NO_INSTANCE -1
@@ -97,6 +105,13 @@ static int fill(const device_t *device, const char *name, const char *otherwise,
     return SUCCESS;
 }
 
+static void hang(const char *key)
+{
+    unsigned long long value;
+    while (number(key, &value))
+        usleep(10000);
+}
+
 /* What the file makes of a call before it gets to work: nothing, an error, or no return at all. */
 static int begin(const device_t *device, const char *function)
 {
@@ -104,8 +119,7 @@ static int begin(const device_t *device, const char *function)
     char name[128], key[192];
     snprintf(key, sizeof key, "%s.hang", function);
     if (number(key, &value))
-        for (;;)
-            pause();
+        hang(key);
     snprintf(key, sizeof key, "%s.error", function);
     if (number(key, &value))
         return (int)value;
@@ -117,8 +131,7 @@ static int begin(const device_t *device, const char *function)
     snprintf(name, sizeof name, "%s.hang", function);
     key_of(key, sizeof key, device, name);
     if (number(key, &value))
-        for (;;)
-            pause();
+        hang(key);
     snprintf(name, sizeof name, "%s.error", function);
     key_of(key, sizeof key, device, name);
     return number(key, &value) ? (int)value : SUCCESS;
@@ -401,3 +414,79 @@ RUNNING(nvmlDeviceGetComputeRunningProcesses_v3, "compute")
 RUNNING(nvmlDeviceGetComputeRunningProcesses_v2, "compute")
 RUNNING(nvmlDeviceGetGraphicsRunningProcesses_v3, "graphics")
 RUNNING(nvmlDeviceGetGraphicsRunningProcesses_v2, "graphics")
+
+typedef struct {
+    /* Of each card, whether its errors are wanted, and how many were there or delivered. */
+    int registered[MAX_CARDS];
+    int delivered[MAX_CARDS];
+} event_set_t;
+
+typedef struct {
+    device_t *device;
+    unsigned long long type, data;
+    unsigned int gpu_instance, compute_instance;
+} event_t;
+
+/* The card's error of that number, or an empty text. */
+static void xid_of(int card, int which, char *xid, size_t size)
+{
+    char key[64], listed[1024], *rest = listed, *word;
+    *xid = '\0';
+    snprintf(key, sizeof key, "card%d.xids", card);
+    if (!text(key, listed, sizeof listed))
+        return;
+    while ((word = strtok_r(rest, " ", &rest)))
+        if (which-- == 0)
+            snprintf(xid, size, "%s", word);
+}
+
+int nvmlEventSetCreate(event_set_t **set)
+{
+    BEGIN(NULL);
+    *set = calloc(1, sizeof **set);
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(event_set_t *set)
+{
+    BEGIN(NULL);
+    free(set);
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(device_t *device, unsigned long long types, event_set_t *set)
+{
+    char xid[32];
+    int *delivered = &set->delivered[device->card];
+    BEGIN(device);
+    if (types != 8)
+        return NOT_SUPPORTED;
+    set->registered[device->card] = 1;
+    /* What happened before nobody is told. */
+    for (*delivered = -1, *xid = '1'; *xid; xid_of(device->card, *delivered, xid, sizeof xid))
+        ++*delivered;
+    return SUCCESS;
+}
+
+int nvmlEventSetWait_v2(event_set_t *set, event_t *event, unsigned int timeout)
+{
+    char xid[32], *instance;
+    int card;
+    BEGIN(NULL);
+    (void)timeout;
+    for (card = 0; card < MAX_CARDS; ++card) {
+        if (!set->registered[card])
+            continue;
+        xid_of(card, set->delivered[card], xid, sizeof xid);
+        if (!*xid)
+            continue;
+        ++set->delivered[card];
+        event->device = &cards[card];
+        event->type = 8;
+        event->data = strtoull(xid, &instance, 10);
+        event->gpu_instance = *instance ? (unsigned int)strtoul(instance + 1, NULL, 10) : ~0U;
+        event->compute_instance = ~0U;
+        return SUCCESS;
+    }
+    return TIMEOUT;
+}

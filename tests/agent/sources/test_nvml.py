@@ -3,40 +3,19 @@
 import asyncio
 import os
 import signal
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from remotegpu_agent.sources.nvml import NvmlSource
-from remotegpu_agent.sources.source import DriverReport, unread
+from remotegpu_agent.sources.source import unread
 from remotegpu_protocol.inventory import DriverState, GpuHealth
+from tests.agent.sources.patience import healthy, until
 from tests.agent.stub import StubDriver
 
 GPU_IS_LOST = 15
 DRIVER_NOT_LOADED = 9
 MISMATCH = 18
-
-
-async def until(
-    source: NvmlSource, condition: Callable[[DriverReport], bool], *, seconds: float = 20.0
-) -> DriverReport:
-    """Sample and look, as the agent does, until the report is as it should be."""
-    async with asyncio.timeout(seconds):
-        while True:
-            await source.sample()
-            report = await source.inventory()
-            if condition(report):
-                return report
-            await asyncio.sleep(0.05)
-
-
-def healthy(report: DriverReport) -> bool:
-    return bool(report.gpus) and all(gpu.health is GpuHealth.HEALTHY for gpu in report.gpus)
 
 
 async def test_no_driver_is_absent_and_one_installed_later_is_found(
@@ -172,111 +151,9 @@ async def test_a_driver_that_is_unloaded_takes_all_cards_with_it(
     assert await until(nvml, healthy) == before
 
 
-async def test_a_call_that_hangs_is_killed_and_the_cards_come_back(
-    driver: StubDriver, nvml: NvmlSource
-) -> None:
-    before = await nvml.inventory()
-    hung = nvml.worker_pid
-    assert hung is not None
-    nvml.changed.clear()
-    driver.tell({"card1.nvmlDeviceGetPowerUsage.hang": 1})
-    began = time.monotonic()
-    assert await nvml.sample() == [unread(gpu) for gpu in before.gpus]
-    # The sample's limit is 1 s here.
-    assert 0.9 < time.monotonic() - began < 5
-    assert not psutil.pid_exists(hung)
-    assert nvml.changed.is_set()
-    report = await nvml.inventory()
-    assert {gpu.health for gpu in report.gpus} == {GpuHealth.DEGRADED}
-    assert "did not answer within 1 s" in (report.gpus[0].health_reason or "")
-    began = time.monotonic()
-    await nvml.sample()
-    assert time.monotonic() - began < 0.5
-    driver.forget("card1.nvmlDeviceGetPowerUsage.hang")
-    assert await until(nvml, healthy) == before
-    assert nvml.worker_pid != hung
-
-
-async def test_a_driver_that_keeps_hanging_makes_its_cards_unhealthy(
-    driver: StubDriver, nvml: NvmlSource
-) -> None:
-    await nvml.inventory()
-    driver.tell({"nvmlDeviceGetUtilizationRates.hang": 1})
-    async with asyncio.timeout(30):
-        while True:
-            await nvml.sample()
-            healths = {gpu.health for gpu in (await nvml.inventory()).gpus}
-            if healths == {GpuHealth.UNHEALTHY}:
-                break
-            await asyncio.sleep(0.05)
-
-
-async def test_other_work_goes_on_while_a_call_hangs(driver: StubDriver, nvml: NvmlSource) -> None:
-    await nvml.inventory()
-    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
-    sampling = asyncio.create_task(nvml.sample())
-    beats = 0
-    while not sampling.done():
-        await asyncio.sleep(0.01)
-        beats += 1
-    assert beats > 20
-
-
 async def test_a_worker_that_dies_is_replaced(driver: StubDriver, nvml: NvmlSource) -> None:
     before = await nvml.inventory()
     assert nvml.worker_pid is not None
     os.kill(nvml.worker_pid, signal.SIGKILL)
     assert await nvml.sample() == [unread(gpu) for gpu in before.gpus]
     assert await until(nvml, healthy) == before
-
-
-async def test_closing_leaves_no_process_even_when_the_driver_hangs(
-    driver: StubDriver, nvml: NvmlSource
-) -> None:
-    await nvml.inventory()
-    worker = nvml.worker_pid
-    assert worker is not None
-    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
-    sampling = asyncio.create_task(nvml.sample())
-    await asyncio.sleep(0.2)
-    sampling.cancel()
-    began = time.monotonic()
-    await asyncio.gather(sampling, nvml.close(), return_exceptions=True)
-    assert time.monotonic() - began < 1.5
-    assert not psutil.pid_exists(worker)
-
-
-async def test_a_worker_ends_with_its_agent_in_the_middle_of_a_call(
-    driver: StubDriver, tmp_path: Path
-) -> None:
-    script = tmp_path / "agent.py"
-    script.write_text(
-        "import asyncio\n"
-        "from remotegpu_agent.sources.nvml import NvmlSource\n"
-        "async def main():\n"
-        "    source = NvmlSource()\n"
-        "    await source.start()\n"
-        "    await source.inventory()\n"
-        "    print(source.worker_pid, flush=True)\n"
-        "    await source.sample()\n"
-        "asyncio.run(main())\n"
-    )
-    driver.tell({"nvmlDeviceGetFanSpeed.hang": 1})
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(script),
-        env=driver.environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert parent.stdout is not None
-    line = b""
-    while not line.strip().isdigit():
-        line = await parent.stdout.readline()
-        assert line, "The agent ended early."
-    worker = psutil.Process(int(line))
-    await asyncio.sleep(0.2)
-    parent.kill()
-    await parent.wait()
-    await asyncio.to_thread(psutil.wait_procs, [worker], 10)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
