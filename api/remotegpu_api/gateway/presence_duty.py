@@ -11,7 +11,7 @@ import structlog
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.services import audit, changes, lockout, presence, sign_in
+from remotegpu_core.services import audit, changes, freeze, leases, lockout, presence, sign_in
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.limits import UNREACHABLE_AFTER
@@ -32,8 +32,8 @@ class PresenceDuty:
     """Moves machines from ONLINE to UNREACHABLE and LOST, as late as promised and no earlier.
 
     A machine whose link ended here is UNREACHABLE when nothing was heard of it for 12 seconds. One
-    whose replica died is taken over by whichever replica looks first. What cannot be written
-    because the database is away is tried again.
+    whose replica died is taken over by the replica that has the duty at the time. What cannot be
+    written because the database is away is tried again.
     """
 
     def __init__(self, plane: ControlPlane, links: "Mapping[uuid.UUID, AgentConnection]") -> None:
@@ -49,6 +49,7 @@ class PresenceDuty:
         self._away = False
 
     async def start(self) -> None:
+        await freeze.note_start(self._plane.replica_id)
         await presence.beat(self._plane.replica_id, self._plane.started_at)
         self._watching_since = now_ms()
         self._task = asyncio.create_task(
@@ -59,6 +60,7 @@ class PresenceDuty:
         await end(self._task)
         with contextlib.suppress(*DATABASE_ERRORS):
             await self._note_seen()
+            await leases.let_go(self._plane.replica_id)
             await presence.retire_replica(self._plane.replica_id)
 
     def connected(self, machine_id: uuid.UUID) -> None:
@@ -92,11 +94,14 @@ class PresenceDuty:
         if self._due(_BEAT):
             await presence.beat(self._plane.replica_id, self._plane.started_at)
         if self._due(_SWEEP):
-            moved |= bool(await presence.release_orphans(not_before=self._watching_since))
-            moved |= bool(await presence.give_up(not_before=self._watching_since))
+            moved |= bool(await presence.revive(self._seen(), self._plane.replica_id))
+            if await leases.hold("presence", self._plane.replica_id) is not None:
+                moved |= bool(await presence.release_orphans(not_before=self._watching_since))
+                moved |= bool(await presence.give_up(not_before=self._watching_since))
+                await freeze.look()
         if self._due(_NOTE):
             await self._note_seen()
-        if self._due(_PRUNE):
+        if self._due(_PRUNE) and await leases.hold("prune", self._plane.replica_id) is not None:
             await self._prune()
         if moved:
             await self._plane.bus.nudge("presence")
@@ -109,12 +114,14 @@ class PresenceDuty:
         return True
 
     async def _note_seen(self) -> None:
-        seen = {
+        if seen := self._seen():
+            await presence.note_seen(seen)
+
+    def _seen(self) -> dict[uuid.UUID, tuple[int, int]]:
+        return {
             machine_id: (connection.epoch, connection.heard_at)
             for machine_id, connection in self._links.items()
         }
-        if seen:
-            await presence.note_seen(seen)
 
     async def _prune(self) -> None:
         days = self._plane.settings.audit_retention_days
@@ -122,3 +129,4 @@ class PresenceDuty:
         await lockout.prune()
         await sign_in.prune()
         await changes.prune()
+        await freeze.prune(now_ms() - days * 86_400_000)

@@ -15,11 +15,13 @@ async def healthz(request: Request) -> JSONResponse:
     plane = state_of(request).plane
     database = bus = "ok"
     try:
-        await asyncio.wait_for(read_versions(), 2)
+        async with asyncio.timeout(2):
+            await read_versions()
     except (*DATABASE_ERRORS, TimeoutError):
         database = "away"
     try:
-        await asyncio.wait_for(plane.bus.redis.ping(), 2)
+        async with asyncio.timeout(2):
+            await plane.bus.redis.ping()
     except (RedisError, OSError, TimeoutError):
         bus = "away"
     status = 200 if database == "ok" else 503

@@ -11,7 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from remotegpu_core.bus import keys
-from remotegpu_core.bus.connection import connect, in_time
+from remotegpu_core.bus.connection import Breaker, connect
 from remotegpu_core.bus.listener import Listener
 from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
@@ -48,6 +48,7 @@ class Bus:
         self.redis: Redis = connect(url)
         self.writer = Writer(self.redis)
         self.listener = Listener(self.redis)
+        self._breaker = Breaker()
 
     async def start(self) -> None:
         self.writer.start()
@@ -89,14 +90,14 @@ class Bus:
             return {}
         wanted = [keys.latest_key(i) for i in ids] + [keys.presence_key(i) for i in ids]
         try:
-            async with in_time():
+            async with self._breaker.question():
                 values = cast("list[bytes | None]", await self.redis.mget(wanted))
         except (RedisError, OSError):
             # The writer and the listener say once that the bus is away.
             return {}
         samples, notes = values[: len(ids)], values[len(ids) :]
         return {
-            machine_id: Live(unpack_sample(sample), _seen_at(note))
+            machine_id: _live(sample, note)
             for machine_id, sample, note in zip(ids, samples, notes, strict=True)
         }
 
@@ -125,7 +126,7 @@ class Bus:
     async def wished_rate(self, machine_id: UUID) -> float | None:
         """The shortest interval, in seconds, that any replica wants samples at."""
         try:
-            async with in_time():
+            async with self._breaker.question():
                 found = await self.redis.hgetall(keys.watch_key(machine_id))
         except (RedisError, OSError):
             return None
@@ -147,5 +148,13 @@ class Bus:
         await self.writer.put(lambda pipeline: pipeline.publish(keys.FENCE, message))
 
 
-def _seen_at(note: bytes | None) -> int | None:
-    return int(note.split()[1]) if note else None
+def _live(packed: bytes | None, note: bytes | None) -> Live:
+    sample = unpack_sample(packed)
+    if note is None:
+        return Live(sample)
+    epoch, seen_at = (int(part) for part in note.split())
+    # Notes are compared when they are set, samples are not: what an older connection left behind
+    # is nobody's latest.
+    if sample is not None and sample.epoch < epoch:
+        sample = None
+    return Live(sample, seen_at)

@@ -1,6 +1,9 @@
 """The Redis client: a real one when a URL is set, an in-process one otherwise."""
 
 import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
 
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
@@ -12,6 +15,40 @@ from remotegpu_core.errors import InvalidInput
 
 #: Seconds. A bus that answers slower than this is as good as away.
 TIMEOUT = 5.0
+
+
+#: Seconds that a question may take which somebody waits for, and for which none is asked after
+#: one was not answered.
+QUESTION_TIMEOUT = 1.0
+REST = 2.0
+
+
+class Breaker:
+    """Keeps questions from a bus that did not answer the last one, for a moment."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    @contextlib.asynccontextmanager
+    async def question(self) -> AsyncIterator[None]:
+        """Around one question.
+
+        Raises:
+            RedisError, OSError: no answer came, or the bus is at rest.
+        """
+        if time.monotonic() < self._until:
+            raise BusAtRest("The bus did not answer just now.")
+        try:
+            # Not the client's own timeout, see `in_time`.
+            async with asyncio.timeout(QUESTION_TIMEOUT):
+                yield
+        except (RedisError, OSError):
+            self._until = time.monotonic() + REST
+            raise
+
+
+class BusAtRest(OSError):
+    """No question was asked."""
 
 
 def in_time() -> asyncio.Timeout:

@@ -655,13 +655,14 @@ class Migration(migrations.Migration):
             name="draining",
             field=fields.BooleanField(
                 default=False,
+                db_default=False,
                 description="No new allocation is placed here, those that there are go on.",
             ),
         ),
         ops.AddField(
             model_name="Machine",
             name="event_sequence",
-            field=fields.BigIntField(default=0),
+            field=fields.BigIntField(default=0, db_default=0),
         ),
         ops.AddField(
             model_name="Machine",

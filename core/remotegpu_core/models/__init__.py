@@ -15,7 +15,7 @@ from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quota import Quota
-from remotegpu_core.models.system import Replica, Version
+from remotegpu_core.models.system import Freeze, Lease, Replica, Version
 from remotegpu_core.models.user import User
 from remotegpu_core.models.workspace import Membership, Workspace, WorkspaceRole
 
@@ -28,8 +28,10 @@ __all__ = [
     "CleaningReceipt",
     "Command",
     "Enrollment",
+    "Freeze",
     "Gpu",
     "IdempotencyKey",
+    "Lease",
     "Machine",
     "MachineChange",
     "MachineGrant",

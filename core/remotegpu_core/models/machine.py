@@ -25,6 +25,8 @@ class Machine(Model):
     #: SMBIOS UUID, null where the firmware has none worth the name.
     hardware_uuid = fields.CharField(max_length=36, null=True, unique=True)
     boot_id = fields.CharField(max_length=255, null=True)
+    #: Boots of before, newest first: one that comes back tells of a second host with one key.
+    former_boot_ids: list[str] | None = fields.JSONField(null=True)
     agent_version = fields.CharField(max_length=255, null=True)
     epoch = fields.BigIntField(default=0)
     replica_id = fields.UUIDField(null=True)
@@ -39,12 +41,12 @@ class Machine(Model):
     inventory_at = fields.BigIntField(null=True)
     created_at = fields.BigIntField()
     #: No new allocation is placed here, those that there are go on.
-    draining = fields.BooleanField(default=False)
+    draining = fields.BooleanField(default=False, db_default=False)
     #: Why the operators took it out of service, or why it is quarantined.
     lifecycle_reason = fields.CharField(max_length=500, null=True)
     #: The agent's journal of commands, and the last of its events that was applied.
     journal_id = fields.CharField(max_length=128, null=True)
-    event_sequence = fields.BigIntField(default=0)
+    event_sequence = fields.BigIntField(default=0, db_default=0)
     #: Why no command is sent until an admin accepts the host: see `services.journals`.
     command_hold = fields.CharField(max_length=500, null=True)
 

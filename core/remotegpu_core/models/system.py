@@ -1,5 +1,10 @@
+from uuid import UUID
+
 from tortoise import fields
 from tortoise.models import Model
+
+from remotegpu_core.ids import new_id
+from remotegpu_core.models.user import User
 
 
 class Version(Model):
@@ -21,3 +26,35 @@ class Replica(Model):
 
     class Meta(Model.Meta):
         table = "replica"
+
+
+class Lease(Model):
+    """Who does a periodic duty, until when. `token` counts how often it changed hands."""
+
+    name = fields.CharField(max_length=32, primary_key=True)
+    holder = fields.UUIDField()
+    until = fields.BigIntField()
+    token = fields.BigIntField(default=1)
+
+    class Meta(Model.Meta):
+        table = "lease"
+
+
+class Freeze(Model):
+    """A time in which nothing is destroyed by itself, see `services.freeze`.
+
+    It holds until `until`, which moves on with its causes, or until somebody ended it.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    reason = fields.CharField(max_length=500)
+    started_at = fields.BigIntField()
+    until = fields.BigIntField(db_index=True)
+    ended_at = fields.BigIntField(null=True)
+    ended_by: fields.ForeignKeyNullableRelation[User] = fields.ForeignKeyField(
+        "remotegpu.User", related_name="freezes_ended", on_delete=fields.SET_NULL, null=True
+    )
+    ended_by_id: UUID | None
+
+    class Meta(Model.Meta):
+        table = "frozen_time"

@@ -106,6 +106,20 @@ async def note_seen(seen: dict[uuid.UUID, tuple[int, int]]) -> None:
                 await _move(machine_id, epoch, Presence.ONLINE)
 
 
+async def revive(seen: dict[uuid.UUID, tuple[int, int]], replica_id: uuid.UUID) -> int:
+    """Machines that others gave up although this replica holds their links: ONLINE again.
+
+    `seen` as in `note_seen`. A replica that was stopped for a while does this when it wakes.
+    """
+    away = Machine.filter(replica_id=replica_id).exclude(presence=Presence.ONLINE)
+    moved = 0
+    for machine in await away.limit(500):
+        epoch, seen_at = seen.get(machine.id, (-1, 0))
+        if epoch == machine.epoch and seen_at > (machine.last_seen_at or 0):
+            moved += await _move(machine.id, epoch, Presence.ONLINE, last_seen_at=seen_at)
+    return moved
+
+
 async def give_up(*, not_before: int) -> int:
     """Make machines that were UNREACHABLE for too long LOST, and return how many.
 

@@ -26,6 +26,8 @@ async def insert(table: str, **values: object) -> None:
 def _literal(value: object) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
     return str(value) if isinstance(value, int) else f"'{value}'"
 
 

@@ -1,4 +1,5 @@
 import sys
+import uuid
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
 
@@ -12,10 +13,10 @@ from remotegpu_core.database.configuration import APP
 from remotegpu_core.database.connection import Database
 from remotegpu_core.models import Machine, User, Version
 from remotegpu_core.settings import Settings
-from tests.core.hosts import make_machine
+from tests.core.database.test_constraints import insert
 from tests.core.people import make_user
 
-NAMES = ["0001_initial", "0002_constraints", "0003_allocations", "0004_exclusive"]
+NAMES = ["0001_initial", "0002_constraints", "0003_allocations", "0004_exclusive", "0005_leases"]
 
 MIGRATE = """
 import asyncio, sys
@@ -53,17 +54,42 @@ async def test_from_empty_and_then_nothing_is_left(empty_settings: Settings) -> 
         await database.close()
 
 
-async def test_from_the_version_before_with_rows_in_it(empty_settings: Settings) -> None:
+@pytest.mark.parametrize("before", NAMES[1:-1])
+async def test_from_versions_before_with_rows_in_them(
+    empty_settings: Settings, before: str
+) -> None:
     database = Database(empty_settings)
     await database.open()
     try:
         executor = MigrationExecutor(get_connection("default"), database._config["apps"])
-        await executor.migrate([MigrationTarget(APP, NAMES[-2])], direction="forward")
-        user, machine = await make_user("alice"), await make_machine("node-1")
+        await executor.migrate([MigrationTarget(APP, before)], direction="forward")
+        user = await make_user("alice")
+        # By SQL: the model of today has more columns.
+        machine_id = uuid.uuid4()
+        await insert(
+            "machine",
+            id=machine_id,
+            name="node-1",
+            name_key="node-1",
+            public_key="x" * 32,
+            epoch=3,
+            presence="ONLINE",
+            lifecycle="IN_SERVICE",
+            health="HEALTHY",
+            health_reasons="[]",
+            host="{}",
+            created_at=1,
+        )
 
-        assert await database.migrate() == NAMES[-1:]
+        assert await database.migrate() == NAMES[NAMES.index(before) + 1 :]
         assert (await User.get(id=user.id)).username == "alice"
-        assert (await Machine.get(id=machine.id)).name == "node-1"
+        machine = await Machine.get(id=machine_id)
+        assert (machine.name, machine.epoch, machine.former_boot_ids) == (
+            "node-1",
+            3,
+            None,
+        )
+        assert (machine.draining, machine.event_sequence) == (False, 0)
     finally:
         await database.close()
 
