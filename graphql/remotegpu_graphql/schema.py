@@ -10,6 +10,7 @@ from remotegpu_graphql.context import Info
 from remotegpu_graphql.enrollments.mutations import EnrollmentsMutation
 from remotegpu_graphql.enrollments.queries import EnrollmentsQuery
 from remotegpu_graphql.enrollments.types import Enrollment
+from remotegpu_graphql.fleet.freeze import FreezeMutation, FreezeQuery
 from remotegpu_graphql.fleet.queries import FleetQuery
 from remotegpu_graphql.fleet.subscriptions import FleetSubscription
 from remotegpu_graphql.machines.maintenance import MaintenanceMutation
@@ -36,6 +37,7 @@ QUERIES = (
     NodesQuery,
     MachinesQuery,
     FleetQuery,
+    FreezeQuery,
     UsersQuery,
     WorkspacesQuery,
     EnrollmentsQuery,
@@ -49,6 +51,7 @@ MUTATIONS = (
     EnrollmentsMutation,
     MachinesMutation,
     MaintenanceMutation,
+    FreezeMutation,
 )
 SUBSCRIPTIONS = (MetricsSubscription, MachinesSubscription, FleetSubscription)
 

@@ -119,6 +119,8 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
             data == {"machines": {"total": 1}, "gpus": {"total": 2, "power": 701.0}}
         ),
     ),
+    # Nothing is frozen: who may ask is told null, as everybody is who may not see something.
+    "Query.freeze": Entry("{ freeze { reason } }", _seen_by()),
     "Query.users": Entry(f"{{ users {_LIST} }}", ADMINS_READ, shows=_listed("User")),
     "Query.user": Entry("query Q($id: ID!) { user(id: $id) { id } }", ITS_USER, _ids("User")),
     "Query.workspace": Entry(
@@ -322,6 +324,20 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         ADMINS_WRITE,
         _input(lambda world, _caller: {"machineId": world.id("Machine")}),
         lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.acceptHost": Entry(
+        "mutation M($input: AcceptHostInput!) { acceptHost(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        # This one is not held: who may is told so.
+        {**ADMINS_WRITE, ADMIN: CONFLICT},
+        _input(lambda world, _caller: {"machineId": world.id("Machine")}),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.endFreeze": Entry(
+        f"mutation {{ endFreeze {{ freeze {{ reason }} {_ERRORS} }} }}",
+        # Nothing is frozen.
+        {**ADMINS_WRITE, ADMIN: CONFLICT},
+        shows=lambda _world, data: data["freeze"] is not None,
     ),
     "Mutation.endMaintenance": Entry(
         "mutation M($input: EndMaintenanceInput!) { endMaintenance(input: $input) "

@@ -41,6 +41,7 @@ INPUTS: Final[Mapping[str, str]] = {
     "renameMachine.machineId": "Machine",
     "setMachineLabels.machineId": "Machine",
     "retireMachine.machineId": "Machine",
+    "acceptHost.machineId": "Machine",
     "createEnrollment.machineId": "Machine",
     "revokeEnrollment.id": "Enrollment",
     "grantMachine.machineId": "Machine",

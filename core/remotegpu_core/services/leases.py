@@ -17,6 +17,8 @@ from remotegpu_core.models import Lease
 #: Milliseconds for which a duty stays with its owner without another word.
 LIFETIME: Final = 15_000
 
+_NOBODY: Final = uuid.UUID(int=0)
+
 # By the database's own clock, which is one: those of the replicas are several. SQLite runs in the
 # process that asks.
 _POSTGRES_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -49,8 +51,8 @@ async def hold(name: str, holder: uuid.UUID, *, lifetime: int = LIFETIME) -> int
         if await Lease.exists(name=name):
             return None
         try:
-            # Made without an end to come, so that whoever takes it first has it.
-            await Lease.create(name=name, holder=holder, until=0, token=0)
+            # Made as nobody's, so that whoever takes it first has it.
+            await Lease.create(name=name, holder=_NOBODY, until=0, token=0)
         except IntegrityError:
             # Somebody else made it at the same time.
             continue

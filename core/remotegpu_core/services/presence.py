@@ -7,12 +7,16 @@ from typing import Final
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, Replica
+from remotegpu_core.services import hosts
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Presence, sources_of
 from remotegpu_protocol.limits import LOST_AFTER, UNREACHABLE_AFTER
 
 #: Milliseconds after which a replica that wrote no heartbeat holds no links any more.
 REPLICA_DEAD_AFTER = int(UNREACHABLE_AFTER * 1000)
+
+#: Boots of a machine that are remembered.
+_BOOTS_KEPT = 4
 
 #: Machines whose last word is written in one transaction.
 _NOTES_AT_ONCE = 500
@@ -51,11 +55,11 @@ async def connect(
         if public_key is not None and bytes(machine.public_key) != public_key:
             return None
         was = machine.presence
+        cloned = _note_boot(machine, boot_id)
         machine.epoch += 1
         machine.replica_id = replica_id
         machine.presence = Presence.ONLINE
         machine.agent_version = agent_version
-        machine.boot_id = boot_id
         machine.last_seen_at = now_ms()
         await machine.save(
             update_fields=[
@@ -64,11 +68,14 @@ async def connect(
                 "presence",
                 "agent_version",
                 "boot_id",
+                "former_boot_ids",
                 "last_seen_at",
             ]
         )
         if was is not Presence.ONLINE:
             await record_change(machine_id, ChangeKind.PRESENCE_CHANGED)
+        if cloned and machine.command_hold is None:
+            await hosts.hold(machine, hosts.CLONED, quarantine=True)
     return Connected(machine, machine.epoch)
 
 
@@ -168,6 +175,15 @@ async def beat(replica_id: uuid.UUID, started_at: int) -> None:
 async def retire_replica(replica_id: uuid.UUID) -> None:
     """This replica ends in an orderly way."""
     await Replica.filter(id=replica_id).delete()
+
+
+def _note_boot(machine: Machine, boot_id: str) -> bool:
+    """Take note of the boot; True when it is one of before, which only a second host can have."""
+    former = machine.former_boot_ids or []
+    if machine.boot_id is not None and machine.boot_id != boot_id:
+        machine.former_boot_ids = [machine.boot_id, *former][:_BOOTS_KEPT]
+    machine.boot_id = boot_id
+    return boot_id in former
 
 
 async def _move(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import strawberry
 
-from remotegpu_core.services import maintenance
+from remotegpu_core.services import hosts, maintenance
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -90,6 +90,17 @@ class RetireMachineInput:
 
 @strawberry.type(description="Of retireMachine.")
 class RetireMachinePayload:
+    machine: Machine | None = strawberry.field(default=None, description="The machine.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.input(description="A held host to trust again.")
+class AcceptHostInput:
+    machine_id: strawberry.ID = strawberry.field(description="The machine.")
+
+
+@strawberry.type(description="Of acceptHost.")
+class AcceptHostPayload:
     machine: Machine | None = strawberry.field(default=None, description="The machine.")
     user_errors: list[UserError] = user_errors()
 
@@ -181,6 +192,23 @@ class MaintenanceMutation:
         await context.plane.bus.fence(machine.id, machine.epoch)
         await context.nudge()
         return RetireMachinePayload(machine=Machine.of(machine))
+
+    @mutation(
+        "Trust a host again to which nothing was sent any more, see `Machine.commandHold`: its "
+        "journal and its boot are the ones from now on. Make sure first that it is the only one "
+        "with this machine's key.",
+        access=Access.ADMIN,
+    )
+    async def accept_host(
+        self,
+        info: Info,
+        input: Annotated[AcceptHostInput, strawberry.argument(description="Which.")],
+    ) -> AcceptHostPayload | None:
+        context = info.context
+        machine = await hosts.accept_host(context.actor, _machine_id(input.machine_id))
+        await context.plane.bus.fence(machine.id, machine.epoch)
+        await context.nudge()
+        return AcceptHostPayload(machine=Machine.of(machine))
 
 
 def _machine_id(value: strawberry.ID) -> uuid.UUID:
