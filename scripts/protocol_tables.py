@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from remotegpu_protocol import limits
 from remotegpu_protocol.close_codes import PERMANENT, CloseCode
 from remotegpu_protocol.errors import ProtocolError
+from remotegpu_protocol.kinds import KINDS
 from remotegpu_protocol.messages import FromAgent, FromServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "protocol.md"
@@ -32,6 +33,7 @@ _TYPES = {
     inspect.StrType: "str",
     inspect.BytesType: "bin",
 }
+_WORDS = ((None, "null"), (False, "false"), (True, "true"))
 
 
 class PageError(Exception):
@@ -69,6 +71,16 @@ def tables() -> dict[str, Table]:
                     if isinstance(inner, inspect.StructType)
                     else Table(("value",), tuple((f"`{m.value}`",) for m in inner.cls))
                 )
+    for command in KINDS.values():
+        for shape in (command.arguments, command.result):
+            info = inspect.type_info(shape)
+            if isinstance(info, inspect.StructType) and info.fields:
+                found[shape.__name__] = _fields(info)
+                found |= {i.cls.__name__: _fields(i) for i in _inner_structs(info)}
+    found["command kinds"] = Table(
+        ("kind", "arguments", "result"),
+        tuple((f"`{k.name}`", _link(k.arguments), _link(k.result)) for k in KINDS.values()),
+    )
     found["limits"] = Table(
         ("name", "value"),
         tuple(
@@ -193,7 +205,8 @@ def _default(field: inspect.Field) -> str:
     if field.default_factory is list:
         return "`[]`"
     value = getattr(field.default, "value", field.default)
-    return {None: "null", False: "false", True: "true"}.get(value, f"`{value}`")
+    # By identity: 0 equals False.
+    return next((n for v, n in _WORDS if v is value), f"`{value}`")
 
 
 def _inner(info: inspect.StructType) -> Iterator[inspect.StructType | inspect.EnumType]:
@@ -205,6 +218,16 @@ def _inner(info: inspect.StructType) -> Iterator[inspect.StructType | inspect.En
             yield kind
         if isinstance(kind, inspect.StructType):
             yield from _inner(kind)
+
+
+def _inner_structs(info: inspect.StructType) -> Iterator[inspect.StructType]:
+    return (kind for kind in _inner(info) if isinstance(kind, inspect.StructType))
+
+
+def _link(shape: type[Struct]) -> str:
+    return (
+        f"[{shape.__name__}](#{shape.__name__.lower()})" if shape.__struct_fields__ else "nothing"
+    )
 
 
 def _errors(root: type[ProtocolError]) -> Iterator[type[ProtocolError]]:

@@ -185,6 +185,11 @@ class AgentLink:
         self._send(event)
         return True
 
+    def say(self, code: str, message: str) -> None:
+        """Tell the control plane why something that it sent cannot be answered; the link goes on."""
+        if self.state is AgentState.OPEN:
+            self._send(Error.saying(code, message))
+
     def take_frames(self) -> list[bytes]:
         """What is to be sent, each item one binary websocket frame."""
         frames, self._frames = self._frames, []

@@ -3,7 +3,8 @@
 The agent writes a command to its journal before it answers or acts, and every event before it
 sends it. Duplicates are answered from the journal. Events carry a sequence that outlives
 connections; the control plane acknowledges the last one it has applied, and the agent sends what
-is beyond that again.
+is beyond that again. One is applied only when it is the next, or the first of a connection: messages
+beyond the rate are dropped, so what follows a gap has to wait.
 """
 
 from enum import StrEnum

@@ -120,7 +120,10 @@ def read_result(kind: CommandKind, packed: bytes) -> Struct:
 
 
 def _pack(name: str, shape: type[Struct], value: Struct, limit: int) -> bytes:
-    packed = _encoder.encode(value)
+    try:
+        packed = _encoder.encode(value)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InvalidMessage(f"{name}: {clean_text(str(error), 300)}.") from None
     # What the other side would refuse is refused here.
     _read(name, shape, packed)
     if len(packed) > limit:

@@ -20,6 +20,7 @@ from remotegpu_protocol.kinds import (
     read_result,
 )
 from remotegpu_protocol.limits import MAX_ARGUMENT_BYTES, MAX_MESSAGE_BYTES
+from remotegpu_protocol.messages import Error
 from remotegpu_protocol.server_link import ServerState
 from tests.protocol.instruments import Wire
 
@@ -101,8 +102,9 @@ def test_arguments_keep_the_shape_of_their_kind() -> None:
     ):
         with pytest.raises(InvalidMessage):
             read_arguments("allocation.start", junk)
-    with pytest.raises(InvalidMessage):
-        pack_arguments(ALLOCATION_END, AllocationEnd(""))
+    for identifier in ("", "a\0", "\ud800"):
+        with pytest.raises(InvalidMessage):
+            pack_arguments(ALLOCATION_END, AllocationEnd(identifier))
 
 
 def test_results_keep_the_shape_of_their_kind() -> None:
@@ -115,6 +117,14 @@ def test_results_keep_the_shape_of_their_kind() -> None:
     with pytest.raises(InvalidMessage, match=r"allocation\.end"):
         read_result(ALLOCATION_END, b"\x81\xa9performed\xa3yes")
     read_result(ALLOCATION_START, b"\x80")
+
+
+def test_an_agent_says_why_it_does_not_answer_and_the_link_goes_on() -> None:
+    wire = Wire()
+    wire.agent.say("JOURNAL", "nobody hears that yet")
+    wire.pump().agent.say("JOURNAL", "The disk is full.\n")
+    assert wire.pump().server_heard[1:] == [Error("JOURNAL", "The disk is full.", fatal=False)]
+    assert wire.open
 
 
 def test_which_states_are_ends() -> None:

@@ -13,6 +13,7 @@ from msgspec import inspect, msgpack
 from remotegpu_protocol import limits, messages
 from remotegpu_protocol.codec import decode_from_agent, encode
 from remotegpu_protocol.keys import verify_hello
+from remotegpu_protocol.kinds import KINDS
 from remotegpu_protocol.messages import Hello
 from remotegpu_protocol.metrics import Metrics
 from remotegpu_protocol.origin import normalise_origin
@@ -46,6 +47,10 @@ def structs() -> dict[str, inspect.StructType]:
 
     for message in MESSAGES:
         visit(tag(message), struct_info(message))
+    for kind in KINDS.values():
+        for shape in (kind.arguments, kind.result):
+            if shape.__struct_fields__:
+                visit(shape.__name__, struct_info(shape))
     return found
 
 
