@@ -1,5 +1,7 @@
 """What resolvers know: who asks, and the parts of the control plane."""
 
+from functools import cached_property
+
 from strawberry.types.info import Info as StrawberryInfo
 
 from remotegpu_core.actor import Actor
@@ -15,8 +17,13 @@ class Context:
 
     def __init__(self, plane: ControlPlane, actor: Actor | None) -> None:
         self.plane = plane
-        self.loaders = Loaders(self)
         self._actor = actor
+
+    @cached_property
+    def loaders(self) -> Loaders:
+        """Made when first asked for: viewers who share an execution wait by the thousand, and
+        never load anything themselves."""
+        return Loaders(self)
 
     @property
     def actor(self) -> Actor:

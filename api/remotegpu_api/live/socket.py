@@ -81,13 +81,14 @@ class Socket:
         self._writer: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._init_timer: asyncio.TimerHandle | None = None
         self._abandoned = False
 
     async def serve(self) -> None:
         """Read until the viewer goes, breaks the protocol, or is closed."""
         self._serving = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
+        self._init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
         try:
             while not self._closed:
                 await self._handle(await self._receive())
@@ -108,7 +109,6 @@ class Socket:
             if not self._abandoned:
                 raise
         finally:
-            init_timer.cancel()
             await self._tear_down()
 
     def send(self, message: bytes) -> None:
@@ -180,6 +180,7 @@ class Socket:
         if self._initialised:
             raise ProtocolViolation(CloseCode.TOO_MANY_REQUESTS, "Too many initialisation requests")
         self._initialised = True
+        self._end_init_timer()
         token = payload.get("token")
         if token is not None and not isinstance(token, str):
             raise ProtocolViolation(CloseCode.BAD_REQUEST, "connection_init's token is a string.")
@@ -195,8 +196,12 @@ class Socket:
         self.send(CONNECTION_ACK)
 
     def _init_timed_out(self) -> None:
-        if not self._initialised:
-            self.close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
+        self.close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
+
+    def _end_init_timer(self) -> None:
+        if self._init_timer is not None:
+            self._init_timer.cancel()
+            self._init_timer = None
 
     def _subscribe(self, operation_id: str, payload: dict[str, Any]) -> None:
         if not self._initialised:
@@ -284,6 +289,7 @@ class Socket:
 
     async def _tear_down(self) -> None:
         self._closed = True
+        self._end_init_timer()
         self.hub.sockets.discard(self)
         self._stop_operations()
         if self._writer is not None:

@@ -102,6 +102,8 @@ class Subscription:
                     actor = self._socket.actor
                     streams = await shape.plan(hub.plane, actor, self._variables)
                 self._follow(streams, actor)
+                # The groups' tasks do the rest: thousands of ended ones are not kept.
+                self._task = None
             else:
                 await self._follow_alone()
         except (RemoteGPUError, RequestRefused, BadVariables) as error:
