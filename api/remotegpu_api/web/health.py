@@ -1,4 +1,4 @@
-"""Whether this process can serve."""
+"""Whether this process lives, and whether it can serve."""
 
 import asyncio
 
@@ -8,6 +8,14 @@ from starlette.responses import JSONResponse
 
 from remotegpu_api.state import state_of
 from remotegpu_core.versions import DATABASE_ERRORS, read_versions
+
+
+async def livez(_request: Request) -> JSONResponse:
+    """200 for as long as this process answers at all: what a load balancer asks.
+
+    A database that is away for a while is no reason to leave it: links and streams go on.
+    """
+    return JSONResponse({"process": "ok"})
 
 
 async def healthz(request: Request) -> JSONResponse:
