@@ -178,7 +178,6 @@ async def _restart_postgres(cluster: Cluster, postgres: PostgresServer, tmp_path
                 # Samples need no database.
                 await fresh(metrics, 4)
                 refused = await one.post(MACHINES, token=admin)
-                assert refused.headers["content-type"].startswith("application"), (refused.status_code, refused.text, one.running.log[-3000:])
                 assert refused.json()["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
                 await asyncio.sleep(13)
             finally:
