@@ -58,7 +58,7 @@ _prepared: dict[Path, Prepared] = {}
 
 @contextmanager
 def running_product(
-    workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False, frame_path: bool = True
+    workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False
 ) -> Iterator[Product]:
     """Serve on an SQLite database of its own and the workspace's Redis.
 
@@ -70,12 +70,14 @@ def running_product(
     folder = workspace.folder / f"product-{port}"
     shutil.copytree(prepared.folder, folder)
     environment = {
-        "REMOTEGPU_FRAME_PATH": str(frame_path).lower(),
         "REMOTEGPU_DATA_DIR": str(folder),
         "REMOTEGPU_REDIS_URL": workspace.redis.url,
         "REMOTEGPU_PORT": str(port),
         "REMOTEGPU_PUBLIC_URL": origin,
         "REMOTEGPU_LOG_LEVEL": "warning",
+        # Counted as ever, and never met: one client asks here for as much as it gets.
+        "REMOTEGPU_RATE_REQUESTS": "1000000000",
+        "REMOTEGPU_RATE_COST": "1000000000000",
     }
     program: list[str | Path] = [Path(sys.executable).with_name("remotegpu")]
     if unthrottled:

@@ -12,6 +12,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.live.changes import ChangeFeed
 from remotegpu_core.live.samples import SampleFeed
+from remotegpu_core.rates import Rates
 from remotegpu_core.services.users import ensure_admin
 from remotegpu_core.settings import Settings
 from remotegpu_core.versions import VersionWatch
@@ -31,6 +32,7 @@ class ControlPlane:
     versions: VersionWatch = field(init=False)
     samples: SampleFeed = field(init=False)
     changes: ChangeFeed = field(init=False)
+    rates: Rates = field(init=False)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
 
@@ -38,6 +40,8 @@ class ControlPlane:
         self.versions = VersionWatch(self.bus)
         self.samples = SampleFeed(self.bus, self.replica_id)
         self.changes = ChangeFeed(self.versions)
+        # Without a Redis of its own there is one process, which knows everything by itself.
+        self.rates = Rates(self.settings, self.bus.redis if self.settings.redis_url else None)
 
 
 @contextlib.asynccontextmanager
@@ -66,8 +70,10 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         try:
             await plane.versions.start()
             plane.samples.start()
+            plane.rates.start()
             yield plane
         finally:
+            await plane.rates.stop()
             await plane.samples.stop()
             await plane.versions.stop()
             await plane.bus.stop()

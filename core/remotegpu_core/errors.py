@@ -11,7 +11,10 @@ RemoteGPUError
 ├── EnrollmentRefused    the token is unknown, used, expired or revoked
 ├── CursorExpired        what came after the cursor is no longer kept
 ├── LimitExceeded        a bound of the service
-└── Unavailable          a part of the system is away; try again
+├── Unavailable          a part of the system is away; try again
+└── TryLater             nothing is wrong with it but the moment
+    ├── RateLimited      the caller has asked for too much lately
+    └── Overloaded       the server has too much to do
 
 A message says what was expected, what came, and what to do next. `field` is the path of the
 input that caused it, in the names of the graph.
@@ -76,3 +79,19 @@ class LimitExceeded(RemoteGPUError):
 
 class Unavailable(RemoteGPUError):
     code = "UNAVAILABLE"
+
+
+class TryLater(RemoteGPUError):
+    """`retry_after` is how many seconds to wait before the next attempt, at least."""
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(TryLater):
+    code = "RATE_LIMITED"
+
+
+class Overloaded(TryLater):
+    code = "OVERLOADED"

@@ -64,7 +64,35 @@ class Settings(BaseSettings):
         [], description="Addresses whose X-Forwarded-For is believed, separated by commas."
     )
     max_agents: int = Field(10_000, ge=1, description="Agents that one process serves.")
+    max_agents_per_address: int = Field(
+        5_000, ge=1, description="Agents that one process serves from one address."
+    )
     max_sockets: int = Field(10_000, ge=1, description="Live viewers that one process serves.")
+    max_sockets_per_address: int = Field(
+        5_000, ge=1, description="Live viewers that one process serves from one address."
+    )
+    max_sockets_per_user: int = Field(
+        2_000, ge=1, description="Live viewers of one user that one process serves."
+    )
+    max_operations: int = Field(
+        50_000, ge=1, description="Operations that run on all live viewers of one process."
+    )
+    max_requests: int = Field(
+        512, ge=1, description="HTTP requests that one process works on at a time."
+    )
+    max_requests_per_address: int = Field(
+        256, ge=1, description="HTTP requests from one address that one process works on."
+    )
+    rate_requests: int = Field(6_000, ge=0, description="Requests of a user a minute; 0: any.")
+    rate_cost: int = Field(
+        3_000_000, ge=0, description="Cost of a user's operations a minute; 0: any."
+    )
+    anonymous_rate_requests: int = Field(
+        600, ge=0, description="Requests a minute of an address without sign-in; 0: any."
+    )
+    anonymous_rate_cost: int = Field(
+        60_000, ge=0, description="Cost a minute of an address without sign-in; 0: any."
+    )
     frame_path: bool = Field(
         True, description="Write live events to the transport itself where that is safe."
     )

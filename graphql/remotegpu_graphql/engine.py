@@ -158,6 +158,17 @@ class Engine:
             raise RequestRefused([error])
         return cost
 
+    def admit(self, operation: Operation, variables: Mapping[str, Any], context: Context) -> int:
+        """Price an operation and charge the caller for it.
+
+        Raises:
+            RequestRefused: as `price`.
+            RateLimited: the caller has asked for too much lately.
+        """
+        cost = self.price(operation, variables)
+        context.plane.rates.spend(context.actor, cost)
+        return cost
+
     def shape(self, operation: Operation) -> SubscriptionShape:
         """What a subscription shares with others of its kind."""
         key = (operation.source, operation.name)
@@ -183,9 +194,13 @@ class Engine:
     async def run(
         self, operation: Operation, variables: Mapping[str, Any], context: Context
     ) -> Response:
-        """Execute a query or mutation."""
+        """Execute a query or mutation.
+
+        Raises:
+            RateLimited: the caller has asked for too much lately.
+        """
         try:
-            cost = self.price(operation, variables)
+            cost = self.admit(operation, variables, context)
         except RequestRefused as refused:
             return refusal(refused.errors)
         result = execute(

@@ -6,7 +6,7 @@ import strawberry
 import structlog
 from graphql import GraphQLError
 
-from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.errors import RemoteGPUError, TryLater
 from remotegpu_graphql.enums import graph_enum
 
 log = structlog.get_logger()
@@ -65,4 +65,6 @@ def top_level(error: RemoteGPUError) -> GraphQLError:
     extensions: dict[str, object] = {"code": error.code}
     if error.field:
         extensions["field"] = error.field
+    if isinstance(error, TryLater):
+        extensions["retryAfter"] = error.retry_after
     return GraphQLError(error.message, extensions=extensions)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from remotegpu_core.errors import InvalidInput
-from remotegpu_core.settings import load_settings
+from remotegpu_core.settings import Settings, load_settings
 
 SECRET = "S3cret-word-1"
 
@@ -152,3 +152,14 @@ def test_agents_may_dial_the_public_address_and_the_further_ones() -> None:
         "https://inside.example",
         "http://10.0.0.1:8000",
     }
+
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def test_every_setting_is_documented_and_every_limit_with_its_default() -> None:
+    for name, field in Settings.model_fields.items():
+        variable = f"`REMOTEGPU_{name.upper()}`"
+        assert variable in OPERATIONS, variable
+        if "max_" in name or "rate_" in name:
+            assert f"| {variable} | {field.default} |" in OPERATIONS, variable

@@ -11,6 +11,8 @@ from redis import Redis
 _DUTIES = frozenset({"version-watch", "sample-feed"})
 
 _ABOUT_IT = ("cmdstat_info", "cmdstat_config", "cmdstat_client", "cmdstat_ping")
+#: Replicas tell each other what they counted for rate limits, whatever is asked.
+_RATES = ("cmdstat_eval", "cmdstat_hincrby", "cmdstat_expire", "cmdstat_hmget")
 
 
 class Statements(logging.Handler):
@@ -41,11 +43,11 @@ def statements() -> Iterator[list[str]]:
 
 
 def commands(client: "Redis") -> dict[str, int]:
-    """How often the server ran each command, but for what asks about it or whether it is there."""
+    """How often the server ran each command, but for duties and for what asks about it."""
     stats = client.info("commandstats")
     assert isinstance(stats, dict)
     return {
         name.removeprefix("cmdstat_"): int(values["calls"])
         for name, values in stats.items()
-        if not name.startswith(_ABOUT_IT)
+        if not name.startswith(_ABOUT_IT + _RATES)
     }

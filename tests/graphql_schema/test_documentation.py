@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from graphql import GraphQLEnumType, GraphQLScalarType, parse, validate
 
+from remotegpu_api.live.messages import MAX_MESSAGE
+from remotegpu_api.live.socket import INIT_TIMEOUT, MAX_SUBSCRIPTIONS
+from remotegpu_api.web.admission import BODY_TIMEOUT
+from remotegpu_api.web.graphql_endpoint import MAX_BODY
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.paging import DEFAULT_PAGE, MAX_PAGE
 from remotegpu_core.services.api_tokens import MAX_TOKENS as MAX_API_TOKENS
@@ -74,10 +78,18 @@ def _row(start: str) -> str:
         ("ids of `nodes`", MAX_NODES),
         ("machines of one `machineMetrics`", MAX_MACHINES),
         ("API tokens of a user", MAX_API_TOKENS),
+        ("operations at once on a websocket", MAX_SUBSCRIPTIONS),
+        ("seconds until `connection_init`", int(INIT_TIMEOUT)),
+        ("seconds until a request's body has come", int(BODY_TIMEOUT)),
     ],
 )
 def test_limit(start: str, limit: int) -> None:
     assert _row(start) == str(limit)
+
+
+def test_limits_in_bytes() -> None:
+    assert _row("body of a request") == f"{MAX_BODY // 1024} KiB"
+    assert _row("message over websocket") == f"{MAX_MESSAGE // 1024} KiB"
 
 
 def test_page_sizes_and_lists() -> None:

@@ -191,6 +191,7 @@ def test_every_error_of_the_domain_is_told_in_one_way() -> None:
     assert {code for code, as_user_error in told.items() if not as_user_error} == {
         *("INTERNAL", "UNAUTHENTICATED", "FORBIDDEN"),
         *("ENROLLMENT_REFUSED", "CURSOR_EXPIRED", "UNAVAILABLE"),
+        *("RATE_LIMITED", "OVERLOADED"),
     }
 
 

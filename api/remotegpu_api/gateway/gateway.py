@@ -1,7 +1,7 @@
 """The links that this process holds, one a machine, and what other processes ask of them."""
 
 import asyncio
-import time
+import contextlib
 import uuid
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -12,10 +12,12 @@ from starlette.websockets import WebSocket
 from remotegpu_api.callers import source_address
 from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.presence_duty import PresenceDuty
+from remotegpu_api.places import Places
 from remotegpu_core.bus.keys import FENCE, WATCH
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.errors import Overloaded
 from remotegpu_core.tasks import end, keep_running
-from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.close_codes import CloseCode, fit_reason
 from remotegpu_protocol.errors import Superseded
 from remotegpu_protocol.limits import SAMPLE_INTERVAL, SUBPROTOCOL, WATCH_LEASE
 
@@ -32,6 +34,7 @@ class Gateway:
         self._presence = PresenceDuty(plane, self.links)
         #: Every socket, those too that have not said who they are.
         self._sockets: set[AgentConnection] = set()
+        self._places = Places("agents", "address")
         self._watching: dict[uuid.UUID, float] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -59,17 +62,25 @@ class Gateway:
             await websocket.close(CloseCode.VERSION_MISMATCH, f"This speaks {SUBPROTOCOL}.")
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
-        if len(self._sockets) >= self.plane.settings.max_agents:
-            await websocket.close(CloseCode.OVERLOADED, "Too many agents: try again later.")
-            return
-        source = source_address(websocket, self.plane.settings)
-        connection = AgentConnection(websocket, self, source)
-        self._sockets.add(connection)
-        try:
-            await connection.serve()
-        finally:
-            self._sockets.discard(connection)
-            self._disconnected(connection)
+        settings = self.plane.settings
+        source = source_address(websocket, settings)
+        with contextlib.ExitStack() as places:
+            try:
+                places.enter_context(
+                    self._places.take(
+                        source, total=settings.max_agents, each=settings.max_agents_per_address
+                    )
+                )
+            except Overloaded as error:
+                await websocket.close(CloseCode.OVERLOADED, fit_reason(error.message))
+                return
+            connection = AgentConnection(websocket, self, source)
+            self._sockets.add(connection)
+            try:
+                await connection.serve()
+            finally:
+                self._sockets.discard(connection)
+                self._disconnected(connection)
 
     async def connected(self, connection: AgentConnection) -> None:
         """A machine's link opened: it replaces any older one, here and elsewhere."""
@@ -95,6 +106,11 @@ class Gateway:
         self._fence(machine_id, epoch)
         await self.plane.bus.fence(machine_id, epoch)
         await self.plane.bus.nudge("enrolled")
+
+    def holds(self, connection: AgentConnection) -> bool:
+        """Whether this is the newest link of its machine, as far as this process knows."""
+        machine_id = connection.machine_id
+        return machine_id is not None and self.links.get(machine_id) is connection
 
     def _disconnected(self, connection: AgentConnection) -> None:
         machine_id = connection.machine_id
@@ -131,7 +147,6 @@ class Gateway:
             self._supersede(connection)
 
     def _supersede(self, connection: AgentConnection) -> None:
-        connection.is_superseded = True
         self._run(connection.end(Superseded("A newer connection of this machine took over.")))
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
@@ -141,10 +156,8 @@ class Gateway:
 
     async def _tick(self) -> None:
         await asyncio.sleep(_TICK)
-        now = time.monotonic()
         for connection in tuple(self._sockets):
-            if connection.is_due(now):
-                await connection.tick()
+            await connection.tick()
 
 
 def _machine_id(message: bytes) -> uuid.UUID | None:

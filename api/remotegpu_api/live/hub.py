@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from remotegpu_api.live.group import Group, GroupKey
 from remotegpu_api.live.messages import CloseCode
 from remotegpu_api.live.plans import Plans
+from remotegpu_api.places import Places
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 
 
 class Hub:
-    """One per process. `sockets` are those that have said who they are."""
+    """One per process. `sockets` are those that have said who they are, `running` is how many
+    operations they have in all."""
 
     def __init__(self, plane: ControlPlane, engine: Engine) -> None:
         self.plane = plane
         self.engine = engine
         self.sockets: set[Socket] = set()
+        self.running = 0
+        self.of_addresses = Places("live viewers", "address")
+        self.of_users = Places("live viewers", "user")
         self.groups: dict[GroupKey, Group] = {}
         # No viewer: what is executed here goes to whoever has the same key.
         self._context = Context(plane, None)

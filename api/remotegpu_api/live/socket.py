@@ -32,7 +32,7 @@ from remotegpu_api.live.sender import sender_for
 from remotegpu_api.live.subscription import Subscription
 from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
-from remotegpu_core.errors import Unauthenticated
+from remotegpu_core.errors import LimitExceeded, Overloaded, RemoteGPUError, Unauthenticated
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_graphql.engine import RequestRefused
@@ -62,20 +62,32 @@ async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
         await websocket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"This speaks {SUBPROTOCOL}.")
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    if len(hub.sockets) >= settings.max_sockets:
-        await websocket.close(CloseCode.TRY_AGAIN_LATER, "Too many viewers: try again later.")
-        return
-    await Socket(websocket, send, hub).serve()
+    source = source_address(websocket, settings)
+    with contextlib.ExitStack() as places:
+        try:
+            places.enter_context(
+                hub.of_addresses.take(
+                    source, total=settings.max_sockets, each=settings.max_sockets_per_address
+                )
+            )
+        except Overloaded as error:
+            await websocket.close(CloseCode.TRY_AGAIN_LATER, fit_reason(error.message))
+            return
+        await Socket(websocket, send, hub, places).serve()
 
 
 class Socket:
-    def __init__(self, websocket: WebSocket, send: Send, hub: Hub) -> None:
+    def __init__(
+        self, websocket: WebSocket, send: Send, hub: Hub, places: contextlib.ExitStack
+    ) -> None:
+        """`places` are given back when the socket has ended."""
         self.hub = hub
         self.outbox = Outbox()
         self.actor: Actor = anonymous(source_address(websocket, hub.plane.settings))
         self.operations: dict[str, Subscription] = {}
         self._websocket = websocket
         self._sender = sender_for(websocket.scope, send)
+        self._places = places
         self._initialised = False
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
@@ -192,8 +204,23 @@ class Socket:
                 self.actor = await actor_of(self._websocket, settings)
         except Unauthenticated:
             raise ProtocolViolation(CloseCode.FORBIDDEN, "Forbidden") from None
+        if self.actor.is_signed_in:
+            self._take_place_of(self.actor)
         self.hub.sockets.add(self)
         self.send(CONNECTION_ACK)
+
+    def _take_place_of(self, viewer: Actor) -> None:
+        settings = self.hub.plane.settings
+        try:
+            self._places.enter_context(
+                self.hub.of_users.take(
+                    viewer.user_id,
+                    total=settings.max_sockets,
+                    each=settings.max_sockets_per_user,
+                )
+            )
+        except Overloaded as error:
+            raise ProtocolViolation(CloseCode.TRY_AGAIN_LATER, error.message) from None
 
     def _init_timed_out(self) -> None:
         self.close_soon(CloseCode.INIT_TIMEOUT, "Connection initialisation timeout")
@@ -214,19 +241,11 @@ class Socket:
             asked = parse_request(payload)
         except BadRequest as bad:
             raise ProtocolViolation(CloseCode.BAD_REQUEST, str(bad)) from None
-        if len(self.operations) >= MAX_SUBSCRIPTIONS:
-            self.send(
-                error_message(
-                    operation_id,
-                    [
-                        {
-                            "message": f"A connection has at most {MAX_SUBSCRIPTIONS} "
-                            "operations at a time: complete one, or open another connection.",
-                            "extensions": {"code": "LIMIT_EXCEEDED"},
-                        }
-                    ],
-                )
-            )
+        try:
+            self._check_room()
+            self.hub.plane.rates.request(self.actor)
+        except RemoteGPUError as error:
+            self.send(error_message(operation_id, self.hub.engine.explain(error)))
             return
         try:
             operation = self.hub.engine.prepare(
@@ -238,6 +257,16 @@ class Socket:
         subscription = Subscription(self, operation_id, operation, asked.variables)
         self.operations[operation_id] = subscription
         subscription.start()
+
+    def _check_room(self) -> None:
+        if len(self.operations) >= MAX_SUBSCRIPTIONS:
+            raise LimitExceeded(
+                f"A connection has at most {MAX_SUBSCRIPTIONS} operations at a time: complete "
+                "one, or open another connection."
+            )
+        most = self.hub.plane.settings.max_operations
+        if self.hub.running >= most:
+            raise Overloaded(f"The server runs {most} operations at most: try again later.")
 
     def _sends(self, message: bytes) -> bool:
         """Whether nothing is left to do for a message: it is sent, or there is nobody to get it."""

@@ -46,6 +46,7 @@ class Subscription:
         return self._operation.kind is OperationType.SUBSCRIPTION
 
     def start(self) -> None:
+        self._socket.hub.running += 1
         self._task = asyncio.create_task(self._run(), name="live-operation")
 
     async def rights_changed(self, actor: Actor, plans: Plans) -> None:
@@ -63,6 +64,8 @@ class Subscription:
 
     def stop(self) -> None:
         """Leave the groups and end the task; nothing is sent any more."""
+        if not self._ended:
+            self._socket.hub.running -= 1
         self._ended = True
         for group in self._groups.values():
             group.leave(self)
@@ -91,7 +94,7 @@ class Subscription:
             if not self.is_subscription:
                 await self._answer()
                 return
-            hub.engine.price(self._operation, self._variables)
+            hub.engine.admit(self._operation, self._variables, self._context)
             shape = hub.engine.shape(self._operation)
             actor = self._socket.actor
             streams = await shape.plan(hub.plane, actor, self._variables)

@@ -7,14 +7,17 @@ from graphql import GraphQLError, OperationType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from remotegpu_api.callers import actor_of, comes_from_here
+from remotegpu_api.callers import actor_of, comes_from_here, source_address
 from remotegpu_api.encoding import encode_json
 from remotegpu_api.request import BadRequest, GraphQLRequest, parse_request
 from remotegpu_api.state import state_of
+from remotegpu_api.web.admission import place_of, read_body, status_of
 from remotegpu_api.web.pages import page
-from remotegpu_core.errors import Unauthenticated
+from remotegpu_core.actor import anonymous
+from remotegpu_core.errors import TryLater, Unauthenticated
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.engine import RequestRefused, refusal
+from remotegpu_graphql.errors import top_level
 
 MAX_BODY: Final = 256 * 1024
 
@@ -30,6 +33,10 @@ async def graphql_endpoint(request: Request) -> Response:
         return await _post(request, media_type)
     except BadRequest as bad:
         return _answer(refusal([bad.error]).as_dict(), media_type, bad.status)
+    except TryLater as error:
+        response = _answer(refusal([top_level(error)]).as_dict(), media_type, status_of(error))
+        response.headers["Retry-After"] = str(error.retry_after)
+        return response
 
 
 async def _get(request: Request) -> Response:
@@ -49,21 +56,30 @@ async def _get(request: Request) -> Response:
 
 
 async def _post(request: Request, media_type: str) -> Response:
-    state = state_of(request)
-    if not comes_from_here(request, state.plane.settings):
+    if not comes_from_here(request, state_of(request).plane.settings):
         raise BadRequest(403, "Pages of other origins may not send requests here.", "FORBIDDEN")
-    asked = _parse(await _read_body(request), request.headers.get("content-type", ""))
+    with place_of(request):
+        return await _run(request, media_type)
+
+
+async def _run(request: Request, media_type: str) -> Response:
+    state = state_of(request)
+    body = await read_body(request, MAX_BODY)
+    asked = _parse(body, request.headers.get("content-type", ""))
     try:
         actor = await actor_of(request, state.plane.settings)
     except Unauthenticated as error:
+        # Trying tokens out is not free.
+        state.plane.rates.request(anonymous(source_address(request, state.plane.settings)))
         raise BadRequest(401, error.message, error.code) from None
+    state.plane.rates.request(actor)
     try:
         operation = state.engine.prepare(
             asked.query, asked.operation_name, signed_in=actor.is_signed_in
         )
     except RequestRefused as refused:
-        body = refusal(refused.errors).as_dict()
-        return _answer(body, media_type, 400 if media_type == _GRAPHQL_JSON else 200)
+        answer = refusal(refused.errors).as_dict()
+        return _answer(answer, media_type, 400 if media_type == _GRAPHQL_JSON else 200)
     if operation.kind is OperationType.SUBSCRIPTION:
         raise BadRequest(
             400,
@@ -72,15 +88,6 @@ async def _post(request: Request, media_type: str) -> Response:
     response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
     status = 200 if response.began or media_type == _JSON else 400
     return _answer(response.as_dict(), media_type, status)
-
-
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise BadRequest(413, f"A request has at most {MAX_BODY} bytes.", "LIMIT_EXCEEDED")
-    return bytes(body)
 
 
 def _parse(body: bytes, content_type: str) -> GraphQLRequest:

@@ -7,14 +7,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from remotegpu_api.callers import COOKIE, actor_of, comes_from_here, source_address
+from remotegpu_api.request import BadRequest
 from remotegpu_api.state import state_of
+from remotegpu_api.web.admission import place_of, read_body, status_of
 from remotegpu_api.web.pages import page
-from remotegpu_core.actor import ActorKind
+from remotegpu_core.actor import ActorKind, anonymous
 from remotegpu_core.errors import (
     Forbidden,
     InvalidInput,
     LockedOut,
     RemoteGPUError,
+    TryLater,
     Unauthenticated,
 )
 from remotegpu_core.services import sign_in
@@ -37,16 +40,17 @@ async def create_session(request: Request) -> Response:
     try:
         if not comes_from_here(request, settings):
             raise Forbidden("Pages of other origins may not sign in here.")
-        credentials = await _credentials(request)
-        signed_in = await sign_in.sign_in(
-            settings,
-            credentials.username,
-            credentials.password,
-            source_address=source_address(request, settings),
-        )
+        source = source_address(request, settings)
+        with place_of(request):
+            credentials = await _credentials(request)
+            state_of(request).plane.rates.request(anonymous(source))
+            signed_in = await sign_in.sign_in(
+                settings, credentials.username, credentials.password, source_address=source
+            )
+    except TryLater as error:
+        return _refused(error, status_of(error), {"Retry-After": str(error.retry_after)})
     except RemoteGPUError as error:
-        status = {LockedOut.code: 429, Forbidden.code: 403}.get(error.code, 400)
-        return JSONResponse({"error": {"code": error.code, "message": error.message}}, status)
+        return _refused(error, {LockedOut.code: 429, Forbidden.code: 403}.get(error.code, 400))
     response: Response = (
         Response(status_code=204) if _is_json(request) else RedirectResponse("/graphql", 303)
     )
@@ -81,19 +85,25 @@ async def end_session(request: Request) -> Response:
     return response
 
 
+def _refused(
+    error: RemoteGPUError, status: int, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    body = {"error": {"code": error.code, "message": error.message}}
+    return JSONResponse(body, status, headers)
+
+
 def _is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("application/json")
 
 
 async def _credentials(request: Request) -> Credentials:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise InvalidInput(f"A sign-in has at most {_MAX_BODY} bytes.")
+    try:
+        body = await read_body(request, _MAX_BODY)
+    except BadRequest as bad:
+        raise InvalidInput(str(bad)) from None
     try:
         if _is_json(request):
-            return msgspec.json.decode(bytes(body), type=Credentials)
+            return msgspec.json.decode(body, type=Credentials)
         form = parse_qs(body.decode(), max_num_fields=8)
         return Credentials(form["username"][0], form["password"][0])
     except (msgspec.MsgspecError, KeyError, ValueError):

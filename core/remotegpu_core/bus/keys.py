@@ -25,3 +25,7 @@ def presence_key(machine_id: UUID) -> str:
 
 def watch_key(machine_id: UUID) -> str:
     return f"rg:watch:{machine_id}"
+
+
+def rate_key(caller: str, window: int) -> str:
+    return f"rg:rate:{caller}:{window}"
