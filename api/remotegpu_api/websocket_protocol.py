@@ -47,6 +47,11 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             self.conn.max_message_size = MAX_SIZES.get(self.scope["path"], MAX_MESSAGE)
 
+    def handle_ping(self) -> None:
+        # After a breach in the same breath, the answer went with the close frame, the last bytes.
+        if not self.conn.eof_sent:
+            super().handle_ping()
+
     def handle_cont(self, event: Frame) -> None:
         # One buffer that grows: a list would hold each of many small fragments, and empty ones
         # count towards no limit.

@@ -12,7 +12,7 @@ from websockets.typing import Subprotocol
 from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 from remotegpu_protocol.limits import SUBPROTOCOL as AGENT
-from tests.api.frame_reader import CLOSE, TEXT, Wire, masked
+from tests.api.frame_reader import CLOSE, PING, TEXT, Wire, WireFrame, masked
 from tests.api.frame_server import serving_frames
 from tests.api.plane import Server
 from tests.api.viewer import PROTOCOL
@@ -99,7 +99,7 @@ async def test_pieces_are_held_once_and_never_beyond_the_limit() -> None:
 
         wire = await Wire.dialled(LOOPBACK, server.port)
         side = await server.side()
-        wire.writer.write(masked(TEXT, b"a" * 30, fin=False) + masked(0x9, b"between"))
+        wire.writer.write(masked(TEXT, b"a" * 30, fin=False) + masked(PING, b"between"))
         wire.writer.write(masked(CONTINUATION, "ü".encode()[:1], fin=False))
         wire.writer.write(masked(CONTINUATION, "ü".encode()[1:] + b"z") + masked(TEXT, b"next"))
         await until(lambda: side.received == ["a" * 30 + "üz", "next"])
@@ -126,3 +126,28 @@ async def test_frames_before_the_websocket_is_open_end_it_quietly() -> None:
         wire.writer.write(masked(TEXT, b"hello"))
         await until(lambda: side.received == ["hello"])
         await wire.end()
+
+
+async def test_what_follows_a_breach_in_the_same_breath_is_dropped() -> None:
+    not_text, too_long = masked(TEXT, b"\xff\xfe"), masked(TEXT, bytes(MAX_MESSAGE + 1))
+    more, close = masked(CONTINUATION, b"re"), masked(CLOSE, (1000).to_bytes(2))
+    follows = masked(PING, b"?") + masked(TEXT, b"more") + masked(TEXT, b"mo", fin=False)
+    cases = [
+        (not_text + follows + more, 1007),
+        (not_text + follows + more + close, 1000),
+        # Frames are read before texts are: of two breaches, the later one here is seen first.
+        (not_text + b"\xff\xff", 1002),
+        *((too_long + follows + end, 1009) for end in (more, close, b"\xff\xff")),
+    ]
+    async with serving_frames() as server:
+        for said, code in cases:
+            wire = await Wire.dialled(LOOPBACK, server.port)
+            side = await server.side()
+            wire.writer.write(masked(PING, b"!") + said)
+            # Again, when the close frame is on its way.
+            await asyncio.sleep(0.02)
+            wire.writer.write(follows + said)
+            frames = await wire.rest()
+            assert frames[-1] == WireFrame(CLOSE, code.to_bytes(2) + frames[-1].payload[2:])
+            assert (side.received, side.writer.offer(b"late")) == ([], False)
+            await wire.end()
