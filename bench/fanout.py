@@ -32,9 +32,9 @@ class LiveServer:
 
 
 @contextmanager
-def live_product(workspace: Workspace) -> Iterator[LiveServer]:
-    """RemoteGPU with the fleet that queries ask about."""
-    with running_product(workspace, hosts=MACHINES) as product:
+def live_product(workspace: Workspace, *, frame_path: bool = True) -> Iterator[LiveServer]:
+    """RemoteGPU with the fleet that queries ask about; its events by plain ASGI on request."""
+    with running_product(workspace, hosts=MACHINES, frame_path=frame_path) as product:
         keep_latest(workspace, product)
         machine_id = product.hosts[0].machine_id
         yield LiveServer(

@@ -58,7 +58,7 @@ _prepared: dict[Path, Prepared] = {}
 
 @contextmanager
 def running_product(
-    workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False
+    workspace: Workspace, *, hosts: int = 1, unthrottled: bool = False, frame_path: bool = True
 ) -> Iterator[Product]:
     """Serve on an SQLite database of its own and the workspace's Redis.
 
@@ -70,6 +70,7 @@ def running_product(
     folder = workspace.folder / f"product-{port}"
     shutil.copytree(prepared.folder, folder)
     environment = {
+        "REMOTEGPU_FRAME_PATH": str(frame_path).lower(),
         "REMOTEGPU_DATA_DIR": str(folder),
         "REMOTEGPU_REDIS_URL": workspace.redis.url,
         "REMOTEGPU_PORT": str(port),

@@ -14,7 +14,7 @@ from bench.product import Product
 from bench.server import Server
 from bench.viewers import LoadFailed
 from bench.workspace import Workspace
-from remotegpu_core.bus.bus import SNAPSHOT_LIFETIME
+from remotegpu_core.bus.batch import SNAPSHOT_LIFETIME
 from remotegpu_core.bus.keys import latest_key
 from remotegpu_core.bus.samples import Sample
 from remotegpu_protocol.codec import encode

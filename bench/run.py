@@ -42,6 +42,8 @@ class Run:
             live = self._live_servers()
             for name, start in live.items():
                 self._attempt("Viewers", name, partial(self._live, name, start))
+                if name == catalogue.PRODUCT:
+                    self._attempt(catalogue.FANOUT.name, catalogue.PRODUCT_ASGI, self._plain_fanout)
             for name, work in self._ingest_servers().items():
                 self._attempt(catalogue.INGEST.name, name, partial(self._ingest, name, work))
             for name, start in live.items():
@@ -97,18 +99,24 @@ class Run:
     def _peer(self, name: str, command: list[str | Path], **variables: str) -> Live:
         return partial(live_peer, self._workspace, name, command, **variables)
 
+    def _plain_fanout(self) -> None:
+        with live_product(self._workspace, frame_path=False) as live:
+            self._fanout(catalogue.PRODUCT_ASGI, live)
+
+    def _fanout(self, name: str, live: LiveServer) -> None:
+        plan = self._plan
+        for window in measure(
+            self._workspace, live, Viewers(500, plan.timing(plan.fanout_seconds))
+        ):
+            values = (window.rate, window.cpu_ms, window.p99_ms, window.busy)
+            self.results.add(catalogue.FANOUT, name, values)
+
     def _live(self, name: str, start: Live) -> None:
         """Everything that viewers ask of one server, fan-out first."""
         plan, space = self._plan, self._workspace
-        fast = Viewers(500, plan.timing(plan.fanout_seconds))
         steady = Viewers(1000, plan.timing(plan.dashboard_seconds), rate=1)
         with start() as live:
-            for window in measure(space, live, fast):
-                self.results.add(
-                    catalogue.FANOUT,
-                    name,
-                    (window.rate, window.cpu_ms, window.p99_ms, window.busy),
-                )
+            self._fanout(name, live)
             for window in measure(space, live, steady):
                 self.results.add(
                     catalogue.DASHBOARD,

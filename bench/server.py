@@ -35,7 +35,8 @@ def running_server(
 ) -> Iterator[Server]:
     """Start `command`, which listens on the port in the variable PORT and answers GET /healthz."""
     port = port or unused_port()
-    variables = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT), **(environment or {})}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {**os.environ, "PORT": str(port), "PYTHONPATH": path, **(environment or {})}
     pinned = ["env", *(f"{key}={value}" for key, value in variables.items() if key.isidentifier())]
     process = ServerProcess(
         [*on_core(SERVER, [*pinned, *command])], log=folder / f"{name.replace(' ', '-')}.log"

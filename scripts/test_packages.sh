@@ -42,6 +42,10 @@ if ! have prometheus; then
 fi
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
+if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
+    missing="$missing haproxy"
+    services="$services haproxy"
+fi
 compiles || missing="$missing gcc libc6-dev"
 needs_browser && missing="$missing chromium"
 # Names of packages hold no spaces.

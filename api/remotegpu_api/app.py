@@ -17,11 +17,12 @@ from remotegpu_api.live.socket import serve_viewer
 from remotegpu_api.state import ServerState, state_of
 from remotegpu_api.telemetry import Telemetry, TimedRequests
 from remotegpu_api.web.graphql_endpoint import graphql_endpoint
-from remotegpu_api.web.health import healthz
+from remotegpu_api.web.health import database_away, healthz, livez
 from remotegpu_api.web.pages import assets
 from remotegpu_api.web.prometheus import PrometheusEndpoint
 from remotegpu_api.web.sessions import create_session, end_session, sign_in_page
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_graphql.engine import Engine
 
 
@@ -61,6 +62,7 @@ def create_app(plane: ControlPlane) -> Starlette:
 
     return Starlette(
         lifespan=lifespan,
+        exception_handlers=dict.fromkeys(DATABASE_ERRORS, database_away),
         middleware=[Middleware(TimedRequests, telemetry)],
         routes=[
             Route("/", root),
@@ -70,6 +72,7 @@ def create_app(plane: ControlPlane) -> Starlette:
             Route("/sign-in", sign_in_page, methods=["GET"]),
             Route("/sign-in", create_session, methods=["POST"]),
             Route("/sign-out", end_session, methods=["POST"]),
+            Route("/livez", livez),
             Route("/healthz", healthz),
             Route("/metrics", PrometheusEndpoint(telemetry).scrape, methods=["GET"]),
             Mount("/static", assets()),

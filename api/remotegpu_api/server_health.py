@@ -43,7 +43,7 @@ def health_of(state: ServerState, telemetry: Telemetry, fleet: FleetText) -> Hea
         groups=len(hub.groups),
         executions=telemetry.executions(hub),
         watched_machines=len(plane.samples.watched),
-        bus_pending=len(writer._pending),  # noqa: SLF001 - the writer has no other use for telling
+        bus_pending=writer.pending,
         bus_dropped=writer.dropped,
         database_up=fleet.database_up,
         bus_up=fleet.bus_up,

@@ -231,12 +231,20 @@ class ServerLink:
             return agent_clock
         return min(max(0, agent_clock + self.clock_offset), MAX_TIMESTAMP)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the shell has nothing to send, and no socket to close."""
+        return not self._frames and self.state is not ServerState.CLOSED
+
     def take_frames(self) -> list[bytes]:
         """What is to be sent, each item one binary websocket frame."""
         frames, self._frames = self._frames, []
         return frames
 
     def _handle(self, message: FromAgent, *, clock: int) -> FromAgent | None:
+        if type(message) is Metrics and self.state is ServerState.OPEN:
+            # Nearly every message.
+            return message
         match message:
             case Hello() | Enroll() if self.state is ServerState.AWAITING_HELLO:
                 self._check_opening(message)
@@ -249,7 +257,7 @@ class ServerLink:
                 self._send(HeartbeatAck(message.sequence, clock))
                 self._report_skew()
                 return message
-            case Metrics() | Inventory() | Event() if self.state is ServerState.OPEN:
+            case Inventory() | Event() if self.state is ServerState.OPEN:
                 return message
             case Error():
                 if message.fatal:

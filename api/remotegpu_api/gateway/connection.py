@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from remotegpu_core.bus.samples import Sample
+from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Machine
@@ -54,13 +54,17 @@ class Refused(ProtocolError):
 
 
 class AgentConnection:
-    """From the handshake to the end. `machine_id` and `epoch` are set once the agent is known."""
+    """From the handshake to the end. `machine_id` and `epoch` are set once the agent is known.
+
+    `is_superseded` once a newer link of the machine took over: what this one still says is dropped.
+    """
 
     def __init__(self, websocket: WebSocket, gateway: "Gateway", source: str | None) -> None:
         self.machine_id: uuid.UUID | None = None
         self.machine_name = ""
         self.epoch = 0
         self.source = source
+        self.is_superseded = False
         self.link = ServerLink(
             nonce=secrets.token_bytes(NONCE_BYTES),
             origins=gateway.plane.settings.agent_origins,
@@ -70,6 +74,8 @@ class AgentConnection:
         self._websocket = websocket
         self._gateway = gateway
         self._plane = gateway.plane
+        self._writer = gateway.plane.bus.writer
+        self._outlet: Outlet | None = None
         self._sending = asyncio.Lock()
         self._socket_closed = False
         self._serving: asyncio.Task[None] | None = None
@@ -85,15 +91,7 @@ class AgentConnection:
         self._serving = asyncio.current_task()
         try:
             await self.flush()
-            while self.link.state is not ServerState.CLOSED:
-                message = await self._websocket.receive()
-                if message["type"] == "websocket.disconnect":
-                    break
-                frame: bytes | str = message.get("bytes") or message.get("text") or b""
-                said = self.link.receive(frame, now=time.monotonic(), clock=now_ms())
-                if said is not None:
-                    await self._handle(said, frame)
-                await self.flush()
+            await self._read()
         except (WebSocketDisconnect, OSError):
             pass
         except DATABASE_ERRORS as error:
@@ -115,6 +113,23 @@ class AgentConnection:
                 reason=self.link.close_reason or "the agent closed or vanished",
             )
 
+    async def _read(self) -> None:
+        """Every sample of every machine comes through here: what most need not do, they do not."""
+        link, receive = self.link, self._websocket.receive
+        while link.state is not ServerState.CLOSED:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return
+            frame: bytes | str = event.get("bytes") or event.get("text") or b""
+            said = link.receive(frame, now=time.monotonic(), clock=now_ms())
+            if type(said) is Metrics:
+                if not self._sample(said, frame):
+                    await self._writer.room()
+            elif said is not None:
+                await self._handle(said)
+            if not link.is_idle:
+                await self.flush()
+
     async def flush(self) -> None:
         """Send what the link has to say, and close the socket when the link is over."""
         async with self._sending:
@@ -131,6 +146,10 @@ class AgentConnection:
         """End the link from outside, saying why; a dead socket does not hold the caller up."""
         self.link.refuse(error)
         await self._close()
+
+    def is_due(self, now: float) -> bool:
+        """Whether `tick` has something to do."""
+        return now >= self.link.next_tick() or self.link.state is ServerState.CLOSED
 
     async def tick(self) -> None:
         """Let the link notice silence."""
@@ -155,10 +174,8 @@ class AgentConnection:
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass
 
-    async def _handle(self, message: FromAgent, frame: bytes | str) -> None:
+    async def _handle(self, message: FromAgent) -> None:
         match message:
-            case Metrics():
-                await self._sample(message, frame)
             case Heartbeat():
                 await self._note_presence()
             case Inventory():
@@ -195,6 +212,7 @@ class AgentConnection:
             return
         self.machine_id, self.machine_name = machine.id, machine.name
         self.epoch = connected.epoch
+        self._outlet = Outlet(machine.id, self.epoch)
         self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
         await self._gateway.connected(self)
         await self._note_presence()
@@ -240,18 +258,16 @@ class AgentConnection:
             log.info("agent.enrolled", machine=machine.name, source=self.source)
             await self._gateway.enrolled(machine.id, machine.epoch)
 
-    async def _sample(self, metrics: Metrics, frame: bytes | str) -> None:
-        if self.machine_id is None or isinstance(frame, str):
-            return
-        if not self._gateway.holds(self):
-            # A newer link took over; this one does not know yet.
-            return
-        sampled_at = self.link.corrected(metrics.sampled_at)
-        await self._plane.bus.publish_sample(self.machine_id, Sample(self.epoch, sampled_at, frame))
+    def _sample(self, metrics: Metrics, frame: bytes | str) -> bool:
+        """Send a sample on as it came; False when Redis is behind, and there has to be room."""
+        outlet = self._outlet
+        if outlet is None or self.is_superseded or isinstance(frame, str):
+            return True
+        return self._writer.sample(outlet, self.link.corrected(metrics.sampled_at), frame)
 
     async def _note_presence(self) -> None:
-        if self.machine_id is not None:
-            await self._plane.bus.note_presence(self.machine_id, epoch=self.epoch, seen_at=now_ms())
+        if self._outlet is not None and not self._writer.note(self._outlet, now_ms()):
+            await self._writer.room()
 
     async def _inventory(self, inventory: Inventory) -> None:
         if self.machine_id is None:

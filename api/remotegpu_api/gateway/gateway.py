@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -107,11 +108,6 @@ class Gateway:
         await self.plane.bus.fence(machine_id, epoch)
         await self.plane.bus.nudge("enrolled")
 
-    def holds(self, connection: AgentConnection) -> bool:
-        """Whether this is the newest link of its machine, as far as this process knows."""
-        machine_id = connection.machine_id
-        return machine_id is not None and self.links.get(machine_id) is connection
-
     def _disconnected(self, connection: AgentConnection) -> None:
         machine_id = connection.machine_id
         if machine_id is not None and self.links.get(machine_id) is connection:
@@ -147,6 +143,7 @@ class Gateway:
             self._supersede(connection)
 
     def _supersede(self, connection: AgentConnection) -> None:
+        connection.is_superseded = True
         self._run(connection.end(Superseded("A newer connection of this machine took over.")))
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
@@ -156,8 +153,10 @@ class Gateway:
 
     async def _tick(self) -> None:
         await asyncio.sleep(_TICK)
+        now = time.monotonic()
         for connection in tuple(self._sockets):
-            await connection.tick()
+            if connection.is_due(now):
+                await connection.tick()
 
 
 def _machine_id(message: bytes) -> uuid.UUID | None:

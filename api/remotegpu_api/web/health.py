@@ -1,13 +1,34 @@
-"""Whether this process can serve."""
+"""Whether this process lives, and whether it can serve."""
 
 import asyncio
 
+import structlog
 from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from remotegpu_api.state import state_of
 from remotegpu_core.versions import DATABASE_ERRORS, read_versions
+
+log = structlog.get_logger()
+
+
+async def database_away(_request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that needed a database which is away, in the shape of the graph's."""
+    log.warning("http.database_away", error=str(error))
+    told = {
+        "message": "The database is away: try again in a few seconds.",
+        "extensions": {"code": "UNAVAILABLE"},
+    }
+    return JSONResponse({"errors": [told]}, 503, {"Retry-After": "2", "Cache-Control": "no-store"})
+
+
+async def livez(_request: Request) -> JSONResponse:
+    """200 for as long as this process answers at all: what a load balancer asks.
+
+    A database that is away for a while is no reason to leave it: links and streams go on.
+    """
+    return JSONResponse({"process": "ok"})
 
 
 async def healthz(request: Request) -> JSONResponse:

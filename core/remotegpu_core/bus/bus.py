@@ -13,23 +13,13 @@ from redis.exceptions import RedisError
 from remotegpu_core.bus import keys
 from remotegpu_core.bus.connection import Breaker, connect
 from remotegpu_core.bus.listener import Listener
+from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
 from remotegpu_core.clock import now_ms
-from remotegpu_protocol.limits import LOST_AFTER
 
-#: Milliseconds that a latest sample and a presence note outlive the machine's last word.
-SNAPSHOT_LIFETIME = int(LOST_AFTER * 1000)
 #: Milliseconds that a replica's wish for a sampling rate holds.
 WATCH_LIFETIME = 30_000
-
-# Compare-and-set: a note of an older connection never replaces one of a newer.
-_NOTE_PRESENCE = """
-local held = redis.call('GET', KEYS[1])
-if held and tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +52,14 @@ class Bus:
 
     async def publish_sample(self, machine_id: UUID, sample: Sample) -> None:
         """Keep a sample as the machine's latest and send it to whoever watches."""
-        data = sample.pack()
-        channel, key = keys.sample_channel(machine_id), keys.latest_key(machine_id)
-
-        def write(pipeline: Pipeline) -> None:
-            pipeline.set(key, data, px=SNAPSHOT_LIFETIME)
-            pipeline.publish(channel, data)
-
-        await self.writer.put(write)
+        outlet = Outlet(machine_id, sample.epoch)
+        if not self.writer.sample(outlet, sample.sampled_at, sample.message):
+            await self.writer.room()
 
     async def note_presence(self, machine_id: UUID, *, epoch: int, seen_at: int) -> None:
         """Say that the machine's connection `epoch` was heard at `seen_at` (milliseconds)."""
-        key = keys.presence_key(machine_id)
-        await self.writer.put(
-            lambda pipeline: pipeline.eval(
-                _NOTE_PRESENCE, 1, key, str(epoch), str(seen_at), str(SNAPSHOT_LIFETIME)
-            )
-        )
+        if not self.writer.note(Outlet(machine_id, epoch), seen_at):
+            await self.writer.room()
 
     async def live(self, machine_ids: Iterable[UUID]) -> dict[UUID, Live]:
         """Latest samples and presence of many machines, in one round trip.

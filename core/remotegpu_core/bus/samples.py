@@ -10,7 +10,7 @@ import msgspec
 from remotegpu_protocol.metrics import Metrics
 
 #: Epoch and time of a sample, before the message as it came: two unsigned 64-bit integers.
-_STAMP: Final = struct.Struct(">QQ")
+STAMP: Final = struct.Struct(">QQ")
 _decoder: Final = msgspec.msgpack.Decoder(Metrics)
 
 
@@ -27,15 +27,15 @@ class Sample:
         return _decoder.decode(self.message)
 
     def pack(self) -> bytes:
-        return _STAMP.pack(self.epoch, self.sampled_at) + self.message
+        return STAMP.pack(self.epoch, self.sampled_at) + self.message
 
 
 def unpack_sample(data: bytes | None) -> Sample | None:
     """The sample in `data`; None for nothing and for what cannot be read."""
-    if data is None or len(data) <= _STAMP.size:
+    if data is None or len(data) <= STAMP.size:
         return None
-    epoch, sampled_at = _STAMP.unpack_from(data)
-    sample = Sample(epoch, sampled_at, bytes(data[_STAMP.size :]))
+    epoch, sampled_at = STAMP.unpack_from(data)
+    sample = Sample(epoch, sampled_at, bytes(data[STAMP.size :]))
     try:
         _ = sample.metrics
     except msgspec.MsgspecError:

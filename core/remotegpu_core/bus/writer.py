@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 from redis.asyncio import Redis
@@ -10,7 +11,10 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from remotegpu_core.bus.batch import MAX_BATCH, Batch, Refusal, Waiting
 from remotegpu_core.bus.connection import in_time
+from remotegpu_core.bus.outlet import Outlet
+from remotegpu_core.bus.wire import Wire
 from remotegpu_core.tasks import end
 
 log = structlog.get_logger()
@@ -18,24 +22,33 @@ log = structlog.get_logger()
 #: Adds one command to a pipeline.
 Write = Callable[[Pipeline], object]
 
-#: Writes that may wait before `put` makes its caller wait, and how many one round trip takes.
-MAX_PENDING = 4096
-MAX_BATCH = 512
+#: Writes that may wait, and bytes of samples among them, before their writers have to.
+MAX_PENDING: Final = 4096
+MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+#: Seconds from one batch to the next, unless a whole one waits already. The first write after a
+#: pause goes at once; of many that trickle in, a few share each round trip's cost.
+SPACING: Final = 0.005
 #: Seconds between two attempts while Redis is away, and for what is pending at the end.
 RETRY_AFTER = 0.2
 LAST_CHANCE = 1.0
 
 
 class Writer:
-    """Sends writes that may be lost; while Redis is away they are dropped and counted."""
+    """Sends writes that may be lost; while Redis is away they are dropped and counted.
+
+    Links hand over samples and presence notes at once, and read no further while there is no `room`.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self.dropped = 0
+        #: Samples that never went because Redis was behind and a newer one of the same link came.
+        self.superseded = 0
         self._redis = redis
-        self._pending: list[Write] = []
+        self._wire = Wire(redis)
+        self._writes: list[Write] = []
+        self._waiting = Waiting()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._room.set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -53,71 +66,135 @@ class Writer:
                 await self._idle.wait()
         await end(self._task)
         self._task = None
+        await self._wire.close()
+
+    @property
+    def pending(self) -> int:
+        """Writes that wait for a round trip."""
+        return len(self._writes) + self._waiting.count
+
+    @property
+    def is_full(self) -> bool:
+        """Whether writers have to wait for `room`."""
+        return self.pending >= MAX_PENDING or self._waiting.size >= MAX_PENDING_BYTES
 
     async def put(self, write: Write) -> None:
-        """Queue a write; waits while the queue is full, which is the back-pressure on ingest.
+        """Queue a write; waits while the queue is full."""
+        await self.room()
+        if self.is_full:
+            self.dropped += 1
+            return
+        self._writes.append(write)
+        self._begin()
+
+    async def room(self) -> None:
+        """Wait while the queue is full, which is the back-pressure on ingest.
 
         While Redis is away nobody waits for it: heartbeats come the same way as samples.
         """
-        while len(self._pending) >= MAX_PENDING:
-            if self._away:
-                self.dropped += 1
-                return
+        while self.is_full and not self._away:
             self._room.clear()
             await self._room.wait()
-        self._pending.append(write)
-        self._idle.clear()
-        self._wake.set()
+
+    def sample(self, outlet: Outlet, sampled_at: int, message: bytes) -> bool:
+        """Publish a sample and keep it as its machine's latest; False: await `room`, then go on.
+
+        A full queue takes this one too: in the place of the link's own newest, if one waits.
+        """
+        waiting = self._waiting
+        if not self.is_full:
+            waiting.add(outlet, sampled_at, message)
+        elif self._away:
+            self.dropped += 1
+            return True
+        elif waiting.supersede(outlet, sampled_at, message):
+            self.superseded += 1
+            return False
+        else:
+            waiting.add(outlet, sampled_at, message)
+        self._begin()
+        return not self.is_full
+
+    def note(self, outlet: Outlet, seen_at: int) -> bool:
+        """Say that the outlet's link was heard at `seen_at` (milliseconds); False like `sample`."""
+        if self._away and self.is_full:
+            self.dropped += 1
+            return True
+        self._waiting.note(outlet, seen_at)
+        self._begin()
+        return not self.is_full
+
+    def _begin(self) -> None:
+        if not self._wake.is_set():
+            self._idle.clear()
+            self._wake.set()
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        sent_at = 0.0
         while True:
             await self._wake.wait()
-            batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
-            if not self._pending:
+            early = sent_at + SPACING - now()
+            if early > 0 and self.pending < MAX_BATCH:
+                await asyncio.sleep(early)
+            sent_at = now()
+            batch = self._waiting.take()
+            writes, self._writes = self._writes[:MAX_BATCH], self._writes[MAX_BATCH:]
+            if not self.pending:
                 self._wake.clear()
             self._room.set()
-            await self._send(batch)
-            if not self._pending:
+            await self._send(batch, writes)
+            if not self.pending:
                 self._idle.set()
 
-    async def _send(self, batch: list[Write]) -> None:
+    async def _send(self, batch: Batch, writes: list[Write]) -> None:
         try:
-            answers = await self._execute(batch)
+            refusals = await self._execute(batch, writes)
         except (RedisError, OSError) as error:
             # What waits behind is as old as what was lost, and its writers wait for room.
-            self._lost(len(batch) + len(self._pending), error)
-            self._pending.clear()
+            behind = self._waiting.clear() + len(self._writes)
+            self._writes.clear()
+            self._lost(sum(batch.counts) + len(writes) + behind, str(error))
             self._wake.clear()
             self._room.set()
             await asyncio.sleep(RETRY_AFTER)
             return
-        refusals = [answer for answer in answers if isinstance(answer, Exception)]
         if refusals:
             # Out of memory, read-only, ...: it answers, and keeps nothing.
-            self._lost(len(refusals), refusals[0])
+            self._lost(sum(count for count, _ in refusals), refusals[0][1])
         elif self._away:
             self._away = False
             log.info("bus.back", dropped=self.dropped)
 
-    async def _execute(self, batch: list[Write]) -> list[object]:
+    async def _execute(self, batch: Batch, writes: list[Write]) -> list[Refusal]:
         try:
-            return await self._try(batch)
+            return await self._try(batch, writes)
         except (RedisConnectionError, ConnectionError):
             if self._away:
                 raise
             # Perhaps only the connection is gone, and the server was back before anybody looked.
             # Nothing here minds being written twice.
             await self._redis.connection_pool.disconnect(inuse_connections=False)
-            return await self._try(batch)
+            return await self._try(batch, writes)
 
-    async def _try(self, batch: list[Write]) -> list[object]:
-        async with in_time(), self._redis.pipeline(transaction=False) as pipeline:
-            for write in batch:
-                write(pipeline)
-            return await pipeline.execute(raise_on_error=False)
+    async def _try(self, batch: Batch, writes: list[Write]) -> list[Refusal]:
+        refusals: list[Refusal] = []
+        async with in_time():
+            if batch.counts:
+                answers = await self._wire.exchange(batch.commands, len(batch.counts))
+                refusals += batch.refusals(answers)
+            if writes:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for write in writes:
+                        write(pipeline)
+                    answers = await pipeline.execute(raise_on_error=False)
+                refusals += [
+                    (1, str(answer)) for answer in answers if isinstance(answer, Exception)
+                ]
+        return refusals
 
-    def _lost(self, count: int, error: Exception) -> None:
+    def _lost(self, count: int, reason: str) -> None:
         self.dropped += count
         if not self._away:
             self._away = True
-            log.warning("bus.away", error=str(error), effect="live samples are dropped")
+            log.warning("bus.away", error=reason, effect="live samples are dropped")

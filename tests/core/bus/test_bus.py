@@ -8,6 +8,7 @@ import pytest
 
 from remotegpu_core.bus import bus as module
 from remotegpu_core.bus import keys
+from remotegpu_core.bus.batch import SNAPSHOT_LIFETIME
 from remotegpu_core.bus.bus import Bus, Live
 from remotegpu_core.clock import now_ms
 from tests.core.clocks import HandClock
@@ -50,7 +51,7 @@ async def test_a_sample_is_kept_and_sent(bus: Bus) -> None:
     assert live.last_seen_at is None
 
     lifetime = await bus.redis.pttl(keys.latest_key(MACHINE))
-    assert 0 < lifetime <= module.SNAPSHOT_LIFETIME
+    assert 0 < lifetime <= SNAPSHOT_LIFETIME
 
 
 async def test_the_latest_is_the_latest(bus: Bus) -> None:
@@ -96,7 +97,7 @@ async def test_an_older_connection_does_not_say_when_the_machine_was_heard(bus: 
     # As numbers, not as texts.
     assert await noted(10, 400) == 400
     assert await noted(9, 500) == 400
-    assert 0 < await bus.redis.pttl(keys.presence_key(MACHINE)) <= module.SNAPSHOT_LIFETIME
+    assert 0 < await bus.redis.pttl(keys.presence_key(MACHINE)) <= SNAPSHOT_LIFETIME
 
 
 async def test_the_shortest_wish_of_all_replicas_counts(bus: Bus) -> None:

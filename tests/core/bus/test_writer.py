@@ -6,8 +6,9 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from remotegpu_core.bus import writer as module
+from remotegpu_core.bus.batch import MAX_BATCH
 from remotegpu_core.bus.bus import Bus
-from remotegpu_core.bus.writer import MAX_BATCH, MAX_PENDING, Writer
+from remotegpu_core.bus.writer import MAX_PENDING, Writer
 from tests.core.patience import eventually, until
 from tests.services.redis import RedisServer
 
@@ -49,10 +50,10 @@ async def test_a_full_queue_makes_its_writers_wait_and_loses_nothing(
     writer = private.writer
     private_redis.pause()
     putting = [asyncio.create_task(writer.put(count)) for _ in range(MAX_PENDING + 2 * MAX_BATCH)]
-    await until(lambda: len(writer._pending) >= MAX_PENDING)
+    await until(lambda: writer.pending >= MAX_PENDING)
     await asyncio.sleep(0.05)
     # One batch is on its way; the rest of them wait outside.
-    assert len(writer._pending) <= MAX_PENDING
+    assert writer.pending <= MAX_PENDING
     assert sum(not task.done() for task in putting) >= MAX_BATCH
     private_redis.resume()
     await asyncio.gather(*putting)
@@ -74,9 +75,9 @@ async def test_while_redis_is_away_writes_are_dropped_and_counted_and_nobody_wai
     async with asyncio.timeout(2):
         for _ in range(3 * MAX_PENDING):
             await writer.put(count)
-    assert len(writer._pending) <= MAX_PENDING
+    assert writer.pending <= MAX_PENDING
     await until(lambda: writer.dropped == 3 * MAX_PENDING + 1)
-    assert writer._pending == []
+    assert writer.pending == 0
 
     private_redis.start()
 
@@ -95,12 +96,12 @@ async def test_a_redis_that_answers_nothing_holds_ingest_up_once(
     await bus.start()
     try:
         await bus.writer.put(count)
-        await until(lambda: not bus.writer._pending)
+        await until(lambda: not bus.writer.pending)
         private_redis.pause()
         async with asyncio.timeout(5):
             for _ in range(10 * MAX_PENDING):
                 await bus.writer.put(count)
-        assert len(bus.writer._pending) <= MAX_PENDING
+        assert bus.writer.pending <= MAX_PENDING
         await until(lambda: bus.writer.dropped)
     finally:
         private_redis.resume()
