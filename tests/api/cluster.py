@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,13 @@ class Replica(Entry):
             text = (await http.get(f"http://{LOOPBACK}:{self.port}/metrics")).text
         [line] = [x for x in text.splitlines() if x.startswith("remotegpu_agents_connected ")]
         return int(float(line.split()[1]))
+
+    async def until_links(self, count: int) -> None:
+        """Wait until it holds so many links."""
+        deadline = time.monotonic() + PATIENCE
+        while await self.holds_links() != count:
+            assert time.monotonic() < deadline, f"never {count} links"
+            await asyncio.sleep(0.2)
 
 
 @dataclass(eq=False)
