@@ -19,12 +19,12 @@ Message = dict[str, Any]
 
 @dataclass(eq=False)
 class Side:
-    """The server's side of one accepted websocket. `received` are the texts that came."""
+    """The server's side of one accepted websocket. `received` are the texts that came, None for bytes."""
 
     protocol: FrameProtocol
     writer: FrameWriter
     send: Callable[[Message], Awaitable[None]]
-    received: list[str]
+    received: list[str | None]
 
     async def text(self, text: str) -> None:
         await self.send({"type": "websocket.send", "text": text})
@@ -64,7 +64,7 @@ class FrameServer:
         side = Side(cast("FrameProtocol", writer._protocol), writer, send, [])
         self.sides.append(side)
         while (message := await receive())["type"] != "websocket.disconnect":
-            side.received.append(message["text"])
+            side.received.append(message.get("text"))
 
 
 @asynccontextmanager
