@@ -7,7 +7,6 @@ and run it in different ways.
 
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isawaitable
@@ -37,6 +36,7 @@ from remotegpu_core.errors import RemoteGPUError
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.errors import top_level
 from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
+from remotegpu_graphql.recent import Recent
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
 from remotegpu_graphql.texts import StorableTextRule, check_variables
@@ -46,8 +46,10 @@ log = structlog.get_logger()
 # Strawberry's is faster than graphql-core's; only its annotation is wider.
 _is_awaitable = cast("Callable[[Any], TypeGuard[Awaitable[Any]]]", optimized_is_awaitable)
 
-#: Documents kept ready, and the longest that is.
+#: Documents kept ready, their tokens in all (of about half a KiB in memory each), and the longest
+#: that is. Whoever sends documents fills this, without signing in too.
 _CACHED = 500
+_CACHED_TOKENS = 60_000
 _CACHED_LENGTH = 16 * 1024
 _MAX_ERRORS = 20
 
@@ -113,8 +115,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.schema: GraphQLSchema = strawberry_schema._schema  # noqa: SLF001 - Strawberry has no public name for it
-        self._documents: OrderedDict[str, tuple[DocumentNode, list[GraphQLError]]] = OrderedDict()
-        self._shapes: OrderedDict[tuple[str, str | None], SubscriptionShape] = OrderedDict()
+        self._documents: Recent[str, tuple[DocumentNode, list[GraphQLError]]] = Recent(
+            count=_CACHED, weight=_CACHED_TOKENS
+        )
+        # They keep their documents.
+        self._shapes: Recent[tuple[str, str | None], SubscriptionShape] = Recent(
+            count=_CACHED, weight=_CACHED_TOKENS
+        )
 
     def prepare(self, source: str, operation_name: str | None, *, signed_in: bool) -> Operation:
         """Read a document and choose its operation.
@@ -176,9 +183,7 @@ class Engine:
         if known is None:
             known = shape_of(self.schema, operation.document, operation.node)
             if len(operation.source) <= _CACHED_LENGTH:
-                self._shapes[key] = known
-            if len(self._shapes) > _CACHED:
-                self._shapes.popitem(last=False)
+                self._shapes.put(key, known, operation.document.token_count)
         return known
 
     def explain(self, error: Exception) -> list[dict[str, Any]]:
@@ -269,7 +274,6 @@ class Engine:
     def _read(self, source: str) -> tuple[DocumentNode, list[GraphQLError]]:
         known = self._documents.get(source)
         if known is not None:
-            self._documents.move_to_end(source)
             return known
         try:
             document = parse(source, max_tokens=MAX_TOKENS)
@@ -281,9 +285,7 @@ class Engine:
             raise RequestRefused([_coded(error, code)]) from None
         errors = self._validate(document)
         if len(source) <= _CACHED_LENGTH:
-            self._documents[source] = (document, errors)
-            if len(self._documents) > _CACHED:
-                self._documents.popitem(last=False)
+            self._documents.put(source, (document, errors), document.token_count)
         return document, errors
 
     def _validate(self, document: DocumentNode) -> list[GraphQLError]:

@@ -3,9 +3,11 @@
 import time
 
 import pytest
+from graphql import parse
 
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_graphql.engine import Engine, RequestRefused
+from remotegpu_graphql.recent import Recent
 from tests.graphql_schema.asking import ask
 from tests.graphql_schema.people import as_admin
 
@@ -94,3 +96,25 @@ def test_memory_of_documents_is_bounded() -> None:
     for number in range(505):
         engine.prepare(f"{{ fleet {{ __typename }} }} # {number}", None, signed_in=True)
     assert len(engine._documents) == 500
+    # Tokens take the memory, so long documents are kept in a smaller number.
+    for number in range(70):
+        # What is wrong with a document is kept like the document.
+        query = "{ " + "...x " * 490 + f"}} # {number}"
+        with pytest.raises(RequestRefused):
+            engine.prepare(query, None, signed_in=False)
+    assert len(engine._documents) == 60_000 // parse(query).token_count
+    assert engine._documents.weight <= 60_000
+    assert query in engine._documents
+
+
+def test_what_was_used_last_is_kept() -> None:
+    recent: Recent[str, int] = Recent(count=3, weight=10)
+    for key, weight in (("a", 1), ("b", 1), ("c", 1)):
+        recent.put(key, weight, weight)
+    assert recent.get("a") == 1
+    recent.put("d", 4, 4)
+    assert (len(recent), recent.weight, recent.get("b")) == (3, 6, None)
+    recent.put("e", 6, 6)
+    assert (len(recent), recent.weight, "d" in recent, "c" in recent) == (2, 10, True, False)
+    recent.put("too heavy", 11, 11)
+    assert (len(recent), recent.weight) == (0, 0)
