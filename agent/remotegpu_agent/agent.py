@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from remotegpu_agent.backoff import Backoff, Pauses
+from remotegpu_agent.commands.desk import CommandDesk
 from remotegpu_agent.dial import Server, dial
 from remotegpu_agent.errors import AgentError, CertificateRefused
 from remotegpu_agent.host import boot_id
@@ -24,6 +25,7 @@ from remotegpu_agent.tls import client_context
 from remotegpu_agent.version import agent_version
 from remotegpu_protocol.agent_link import AgentLink
 from remotegpu_protocol.close_codes import PERMANENT, CloseCode
+from remotegpu_protocol.commands import Cancel, Command, EventAck
 from remotegpu_protocol.errors import ProtocolError
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import Inventory
@@ -73,6 +75,7 @@ class Agent:
         identity: Identity,
         source: GpuSource,
         status: StatusFile,
+        desk: CommandDesk,
         *,
         presented: Presented | None = None,
         proxy: str | None = None,
@@ -82,11 +85,12 @@ class Agent:
         self._identity = identity
         self._source = source
         self._status = status
+        self._desk = desk
         self._server = Server(identity.origin, identity.ca_file, proxy)
         self._backoff = Backoff(times.pauses)
         self._sampler = Sampler(source, HostSampler())
         self._reporter = InventoryReporter(
-            source, presented=presented, interval=times.inventory_check
+            source, presented=presented, policy=desk.policy, interval=times.inventory_check
         )
         self._tls: ssl.SSLContext | None = None
         self._said: dict[str, str] = {}
@@ -96,9 +100,10 @@ class Agent:
         tasks = [
             asyncio.create_task(self._keep_linked(), name="link"),
             asyncio.create_task(self._keep_status(), name="status"),
+            asyncio.create_task(self._desk.run(), name="commands"),
         ]
         try:
-            # Neither ends by itself; an error in either ends the agent, and is seen.
+            # None ends by itself; an error in any ends the agent, and is seen.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -118,11 +123,11 @@ class Agent:
         """One attempt, the link that it leads to, and the pause after it."""
         self._status.connecting()
         try:
-            link = await self._dial()
+            link, announced = await self._dial()
         except (AgentError, ProtocolError) as error:
             await self._pause(error.message, permanent=False)
             return
-        ending = await self._serve(link)
+        ending = await self._serve(link, announced=announced)
         advice = _ADVICE.get(ending.code)
         _log.warning(
             "link ended",
@@ -133,7 +138,8 @@ class Agent:
         reason = f"{clean_text(ending.reason, 500)} {advice or ''}".strip()
         await self._pause(reason, permanent=ending.code in PERMANENT, logged=True)
 
-    async def _dial(self) -> Link:
+    async def _dial(self) -> tuple[Link, bool]:
+        """A new connection, and whether its hello names a journal of commands."""
         if self._tls is None and self._identity.origin.startswith("https:"):
             self._tls = client_context(self._identity.ca_file)
         try:
@@ -142,16 +148,20 @@ class Agent:
             # Whoever renews an authority should not have to restart every agent.
             self._tls = None
             raise
+        journal_id, last_sequence = await self._desk.announcement() or (None, None)
         opening = connecting(
             self._identity.key,
             machine_id=self._identity.machine_id,
             origin=self._identity.origin,
             agent_version=agent_version(),
             boot_id=boot_id(),
+            journal_id=journal_id,
+            last_sequence=last_sequence,
         )
-        return Link(websocket, AgentLink(opening, now=time.monotonic()))
+        link = Link(websocket, AgentLink(opening, now=time.monotonic()))
+        return link, journal_id is not None
 
-    async def _serve(self, link: Link) -> Ending:
+    async def _serve(self, link: Link, *, announced: bool) -> Ending:
         """Serve one connection; what hangs on it ends with it."""
         reporting: list[asyncio.Task[None]] = []
         rate: SampleRate | None = None
@@ -162,10 +172,14 @@ class Agent:
                 case Welcome():
                     rate = SampleRate(message.sample_interval)
                     reporting.extend(self._report(link, rate))
+                    events = self._desk.serve(link, announced=announced)
+                    reporting.append(asyncio.create_task(events, name="events"))
                     self._welcomed(message)
                 case WatchRate() if rate is not None:
                     rate.watch(interval=message.interval, lease=message.lease, now=time.monotonic())
                     _log.debug("watch rate", interval=message.interval, lease=message.lease)
+                case Command() | Cancel() | EventAck():
+                    self._desk.take(message, link)
                 case Error() if not message.fatal:
                     _log.warning("control plane says", code=message.code, message=message.message)
                 case _:
@@ -235,6 +249,7 @@ class Agent:
     async def _keep_status(self) -> None:
         while True:
             await asyncio.sleep(1.0)
+            self._status.commanded(await self._desk.summary())
             self._status.flush()
 
 

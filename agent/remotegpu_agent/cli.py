@@ -195,6 +195,16 @@ def run(
             min=0.1,
         ),
     ] = 30.0,
+    policy: Annotated[
+        Path,
+        typer.Option(
+            "--policy",
+            envvar="REMOTEGPU_AGENT_POLICY",
+            help="What the control plane may do here (TOML), a file that root alone can write. "
+            "Without it this host is monitored only. A simulated host, which only pretends, "
+            "allows everything.",
+        ),
+    ] = Path("/etc/remotegpu/policy.toml"),
     proxy: Proxy = None,
     log_level: Annotated[
         str,
@@ -233,6 +243,7 @@ def run(
                 seed=simulated_seed,
                 driver_retry=driver_retry,
             ),
+            policy=str(policy.expanduser().absolute()),
             proxy=proxy,
             log_level=log_level,
             log_format=log_format,

@@ -28,6 +28,7 @@ class RunSettings(msgspec.Struct, frozen=True):
 
     state_directory: str
     source: SourceSettings
+    policy: str
     proxy: str | None = None
     log_level: str = "info"
     log_format: str = "console"
@@ -48,7 +49,10 @@ def main() -> NoReturn:
     configure_logs(settings.log_level, settings.log_format)
     try:
         run_agent(
-            StateDirectory(Path(settings.state_directory)), settings.source, proxy=settings.proxy
+            StateDirectory(Path(settings.state_directory)),
+            settings.source,
+            policy=Path(settings.policy),
+            proxy=settings.proxy,
         )
     except (AgentError, ProtocolError) as error:
         fail(error)

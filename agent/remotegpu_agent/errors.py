@@ -5,6 +5,7 @@ AgentError
 ├── AlreadyEnrolled       it holds one, and nobody asked to replace it
 ├── AlreadyRunning        another process holds the state directory
 ├── StateDirectoryError   missing, not ours, readable by others, not writable, or damaged
+├── JournalError          the journal of commands cannot be read or written
 ├── SettingError          an option that makes no sense
 ├── Unreachable           no websocket to the control plane
 │   └── CertificateRefused
@@ -48,6 +49,10 @@ class AlreadyRunning(AgentError):
 
 class StateDirectoryError(AgentError):
     code = "STATE_DIRECTORY"
+
+
+class JournalError(AgentError):
+    code = "JOURNAL"
 
 
 class SettingError(AgentError):

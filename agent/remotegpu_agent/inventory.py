@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import structs
 
 from remotegpu_agent.host import read_host
 from remotegpu_agent.sources.source import DriverReport, GpuSource
-from remotegpu_protocol.inventory import GpuInventory, HostInventory, Inventory
+from remotegpu_protocol.inventory import GpuInventory, HostInventory, Inventory, Policy
 
 #: Seconds between two looks at whether something changed.
 CHECK_INTERVAL: Final = 30.0
@@ -19,6 +19,8 @@ _PAUSE: Final = 1.0
 
 #: Turns the host as it is into the host as it is shown (simulated hosts differ).
 Presented = Callable[[HostInventory], HostInventory]
+#: Tells what the host's own policy allows.
+PolicyReader = Callable[[], Awaitable[Policy | None]]
 
 
 class InventoryReporter:
@@ -29,9 +31,11 @@ class InventoryReporter:
         source: GpuSource,
         *,
         presented: Presented | None = None,
+        policy: PolicyReader,
         interval: float = CHECK_INTERVAL,
     ) -> None:
         self._source = source
+        self._policy = policy
         self._presented = presented
         self._interval = interval
 
@@ -61,6 +65,7 @@ class InventoryReporter:
         host = read_host(dialled_from=dialled_from)
         if self._presented is not None:
             host = self._presented(host)
+        host = structs.replace(host, policy=await self._policy())
         return _with_driver(host, report), report.gpus
 
 

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from remotegpu_agent.dial import CLOSE_TIMEOUT
 from remotegpu_protocol.agent_link import AgentLink, AgentState
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
+from remotegpu_protocol.commands import Event
 from remotegpu_protocol.errors import MessageTooLarge
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.messages import Error, FromServer
@@ -105,6 +106,21 @@ class Link:
     def send_inventory(self, inventory: Inventory) -> None:
         self.machine.send_inventory(inventory, now=time.monotonic())
         self._wake()
+
+    def send_event(self, event: Event) -> bool:
+        """Offer an event; False while the link is not open."""
+        sent = self.machine.send_event(event)
+        self._wake()
+        return sent
+
+    def say(self, code: str, message: str) -> None:
+        """Tell the control plane why something that it sent is not answered."""
+        self.machine.say(code, message)
+        self._wake()
+
+    async def end(self, reason: str) -> None:
+        """Close the connection from this side, so that a new one begins."""
+        await self._close(CloseCode.GOING_AWAY, reason)
 
     def _send_smaller(self, metrics: Metrics) -> None:
         try:

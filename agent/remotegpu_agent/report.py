@@ -8,7 +8,7 @@ import msgspec
 from remotegpu_agent.errors import EXIT_FAILED, EXIT_NOT_ENROLLED, EXIT_OK, NotEnrolled
 from remotegpu_agent.identity import Identity, load_identity
 from remotegpu_agent.state_directory import StateDirectory
-from remotegpu_agent.status import LinkState, Status, load_status
+from remotegpu_agent.status import CommandStatus, LinkState, Status, load_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Report:
                     "seconds_since_sample": self._since(status.last_sample_at if status else None),
                     "driver_state": status.driver if status else None,
                     "gpus": status.gpus if status else None,
+                    "commands": status.commands if status else None,
                 }
             )
         ).decode()
@@ -80,6 +81,8 @@ class Report:
                 ("last sample", self._ago(status.last_sample_at)),
                 ("driver", f"{status.driver or 'not read yet'}, {status.gpus or 0} GPUs"),
             ]
+            if status.commands is not None:
+                lines.append(("commands", _commands(status.commands)))
             if status.last_error is not None:
                 lines.append(
                     ("last error", f"{self._ago(status.last_error_at)}: {status.last_error}")
@@ -97,6 +100,17 @@ class Report:
             if seconds >= 2 * size:
                 return f"{seconds // size:.0f} {unit} ago"
         return f"{seconds:.0f} s ago"
+
+
+def _commands(commands: CommandStatus) -> str:
+    if commands.trouble is not None:
+        return f"none taken: {commands.trouble}"
+    if not commands.allowed:
+        return "none allowed, this host is monitored only"
+    return (
+        f"{', '.join(commands.allowed)} allowed; {commands.running} running, {commands.waiting} "
+        f"waiting, {commands.unacknowledged} events to acknowledge"
+    )
 
 
 def read_report(directory: StateDirectory) -> Report:

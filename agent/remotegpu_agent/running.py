@@ -4,13 +4,18 @@ import asyncio
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from remotegpu_agent.agent import Agent, AgentTimes
+from remotegpu_agent.commands.desk import CommandDesk
+from remotegpu_agent.commands.disk import DiskThread
+from remotegpu_agent.commands.policy import DEFAULT_PATH, PolicyFile, SimulatedPolicy
+from remotegpu_agent.commands.registry import make_handlers
 from remotegpu_agent.identity import Identity, load_identity
-from remotegpu_agent.sources.choose import SourceSettings, make_presented, make_source
+from remotegpu_agent.sources.choose import SourceKind, SourceSettings, make_presented, make_source
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import StatusFile
 from remotegpu_agent.version import agent_version
@@ -25,6 +30,7 @@ def run_agent(
     directory: StateDirectory,
     settings: SourceSettings,
     *,
+    policy: Path = DEFAULT_PATH,
     proxy: str | None = None,
     times: AgentTimes | None = None,
 ) -> None:
@@ -37,14 +43,28 @@ def run_agent(
     load_identity(directory)
     with directory.locked():
         identity = load_identity(directory)
-        asyncio.run(_run(identity, directory, settings, proxy=proxy, times=times))
+        desk = make_desk(directory, settings, policy)
+        asyncio.run(_run(identity, directory, settings, desk, proxy=proxy, times=times))
         _log.info("stopped", machine=identity.machine_name)
+
+
+def make_desk(directory: StateDirectory, settings: SourceSettings, policy: Path) -> CommandDesk:
+    """What takes commands: a simulated host pretends, any other does what its policy allows."""
+    simulated = settings.kind is SourceKind.SIMULATED
+    disk = DiskThread()
+    return CommandDesk(
+        directory,
+        make_handlers(directory, disk, simulated=simulated),
+        SimulatedPolicy() if simulated else PolicyFile(policy),
+        disk=disk,
+    )
 
 
 async def _run(
     identity: Identity,
     directory: StateDirectory,
     settings: SourceSettings,
+    desk: CommandDesk,
     *,
     proxy: str | None,
     times: AgentTimes | None,
@@ -53,6 +73,7 @@ async def _run(
         identity,
         make_source(settings, identity.key),
         StatusFile(directory),
+        desk,
         presented=make_presented(settings, identity.key, identity.machine_name),
         proxy=proxy,
         times=times,

@@ -84,6 +84,23 @@ class StateDirectory:
             _check_private(path, os.fstat(file.fileno()), what="file", mode="600")
             return file.read(_MAX_FILE)
 
+    def check_file(self, name: str) -> None:
+        """Refuse a file, if it is there, that somebody else could read or change.
+
+        Raises:
+            StateDirectoryError: it is another user's, open to others, or no file.
+        """
+        path = self.path / name
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(f"holds {name}, which cannot be read", error) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise StateDirectoryError(f"{path} is not a file. Move it away.")
+        _check_private(path, found, what="file", mode="600")
+
     def write(self, name: str, content: bytes, *, durable: bool = True) -> None:
         """Replace a file in one step.
 

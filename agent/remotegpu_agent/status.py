@@ -23,6 +23,16 @@ class LinkState(StrEnum):
     STOPPED = "stopped"
 
 
+class CommandStatus(msgspec.Struct, frozen=True):
+    """`allowed` kinds; `trouble` says why none is taken all the same."""
+
+    allowed: list[str]
+    waiting: int = 0
+    running: int = 0
+    unacknowledged: int = 0
+    trouble: str | None = None
+
+
 class Status(msgspec.Struct):
     """Times in seconds since the Unix epoch."""
 
@@ -35,6 +45,7 @@ class Status(msgspec.Struct):
     epoch: int | None = None
     driver: str | None = None
     gpus: int | None = None
+    commands: CommandStatus | None = None
 
 
 class StatusFile:
@@ -71,6 +82,11 @@ class StatusFile:
         self._status.driver = driver
         self._status.gpus = gpus
         self._changed()
+
+    def commanded(self, commands: CommandStatus) -> None:
+        if commands != self._status.commands:
+            self._status.commands = commands
+            self._changed()
 
     def flush(self) -> None:
         """Write what was held back because the write before was less than a second ago."""

@@ -82,6 +82,7 @@ class AgentLink:
         self.welcome: Welcome | None = None
         #: Server's clock minus ours in milliseconds, as last heard.
         self.clock_offset = 0
+        self._server_time = (0, now)
         self._opening = opening
         self._jitter = jitter
         self._frames: list[bytes] = []
@@ -190,6 +191,14 @@ class AgentLink:
         if self.state is AgentState.OPEN:
             self._send(Error.saying(code, message))
 
+    def server_time(self, now: float) -> int:
+        """The control plane's clock in milliseconds: as last heard, and what passed since.
+
+        Unlike `clock_offset` it is moved by nobody who sets the host's clock meanwhile.
+        """
+        server_time, heard_at = self._server_time
+        return server_time + round((now - heard_at) * 1000)
+
     def take_frames(self) -> list[bytes]:
         """What is to be sent, each item one binary websocket frame."""
         frames, self._frames = self._frames, []
@@ -198,7 +207,7 @@ class AgentLink:
     def _handle(self, message: FromServer, *, now: float, clock: int) -> list[FromServer]:
         match message:
             case Challenge() if self.state is AgentState.AWAITING_CHALLENGE:
-                self._answer(message, clock=clock)
+                self._answer(message, now=now, clock=clock)
                 return []
             case Welcome() if self._opened_with_a(Hello):
                 return [self._open(message, now=now, clock=clock)]
@@ -206,7 +215,7 @@ class AgentLink:
                 self._close(CloseCode.NORMAL, "Enrolled.")
                 return [message]
             case HeartbeatAck() if self.state is AgentState.OPEN:
-                self.clock_offset = message.server_time - clock
+                self._hear_clock(message.server_time, now=now, clock=clock)
                 return []
             case InventoryAck() if self.state is AgentState.OPEN:
                 waiting = self._unacknowledged
@@ -234,7 +243,7 @@ class AgentLink:
     def _opened_with_a(self, kind: type[Hello | Enroll]) -> bool:
         return self.state is AgentState.AWAITING_ANSWER and isinstance(self._opened_with, kind)
 
-    def _answer(self, challenge: Challenge, *, clock: int) -> None:
+    def _answer(self, challenge: Challenge, *, now: float, clock: int) -> None:
         if not set(challenge.versions) & set(SUPPORTED_VERSIONS):
             raise VersionMismatch(
                 f"This agent speaks protocol versions {list(SUPPORTED_VERSIONS)}, the control "
@@ -243,7 +252,7 @@ class AgentLink:
         self._opened_with = self._opening(challenge, clock)
         self._send(self._opened_with)
         self.state = AgentState.AWAITING_ANSWER
-        self.clock_offset = challenge.server_time - clock
+        self._hear_clock(challenge.server_time, now=now, clock=clock)
 
     def _open(self, welcome: Welcome, *, now: float, clock: int) -> Welcome:
         if self._opened_with is None or welcome.version not in self._opened_with.versions:
@@ -266,11 +275,15 @@ class AgentLink:
             ),
         )
         self.state = AgentState.OPEN
-        self.clock_offset = welcome.server_time - clock
+        self._hear_clock(welcome.server_time, now=now, clock=clock)
         self._heartbeat_interval = heartbeat
         self._link_silence = silence
         self._schedule_heartbeat(now)
         return self.welcome
+
+    def _hear_clock(self, server_time: int, *, now: float, clock: int) -> None:
+        self._server_time = (server_time, now)
+        self.clock_offset = server_time - clock
 
     def _heartbeat(self, *, now: float, clock: int) -> None:
         self._sequence += 1

@@ -79,7 +79,15 @@ class ControlPlane:
     lose_answer: bool = False
     revoked: bool = False
     epoch: int = 0
+    #: Asked about every message besides, after the usual answer.
+    listeners: list[Callable[[Peer, FromAgent], None]] = field(default_factory=list)
+    #: Milliseconds by which its clock is ahead of the host's.
+    ahead: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def clock(self) -> int:
+        return wall_clock() + self.ahead
 
     async def until(self, condition: Callable[[], Kind | None]) -> Kind:
         """Wait until `condition` gives something true, and return it."""
@@ -107,7 +115,7 @@ class ControlPlane:
             nonce=secrets.token_bytes(32),
             origins=self.origins or [self.origin],
             now=time.monotonic(),
-            clock=wall_clock(),
+            clock=self.clock,
         )
         peer = Peer(websocket, link, time.monotonic())
         self.peers.append(peer)
@@ -124,11 +132,13 @@ class ControlPlane:
         async for frame in peer.websocket:
             if self.silent:
                 continue
-            message = peer.link.receive(frame, now=time.monotonic(), clock=wall_clock())
+            message = peer.link.receive(frame, now=time.monotonic(), clock=self.clock)
             if message is not None:
                 peer.messages.append(message)
                 peer.arrivals.append(time.monotonic())
                 self._answer(peer, message)
+                for listener in self.listeners:
+                    listener(peer, message)
                 self.changed.set()
             if self.lose_answer and isinstance(message, Enroll):
                 peer.websocket.transport.abort()
@@ -174,7 +184,7 @@ class ControlPlane:
         peer.link.welcome(
             epoch=self.epoch,
             machine_name=self.machine_name,
-            clock=wall_clock(),
+            clock=self.clock,
             heartbeat_interval=self.heartbeat_interval,
             link_silence=self.link_silence,
             sample_interval=self.sample_interval,

@@ -9,7 +9,10 @@ from structlog.testing import capture_logs
 
 from remotegpu_agent.agent import Agent, AgentTimes
 from remotegpu_agent.backoff import Pauses
+from remotegpu_agent.commands.policy import DEFAULT_PATH
 from remotegpu_agent.identity import HostKey, Identity
+from remotegpu_agent.running import make_desk
+from remotegpu_agent.sources.choose import SourceKind, SourceSettings
 from remotegpu_agent.sources.simulated import SimulatedSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import LinkState, StatusFile, load_status
@@ -35,6 +38,7 @@ def make_agent(
         identity,
         source or SimulatedSource(seed=1, count=2),
         StatusFile(directory),
+        make_desk(directory, SourceSettings(SourceKind.SIMULATED), DEFAULT_PATH),
         times=times,
     )
 

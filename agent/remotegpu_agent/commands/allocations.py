@@ -1,0 +1,188 @@
+"""Who has this host or GPUs of it, as the control plane said; and the commands that say so."""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from remotegpu_agent.commands.disk import DiskThread
+from remotegpu_agent.commands.handler import (
+    NOT_DONE,
+    CommandFailed,
+    Done,
+    Handler,
+    LookedUp,
+    Report,
+)
+from remotegpu_agent.commands.records import Progress
+from remotegpu_agent.errors import StateDirectoryError
+from remotegpu_agent.state_directory import StateDirectory
+from remotegpu_protocol.kinds import (
+    ALLOCATION_END,
+    ALLOCATION_START,
+    ALLOCATION_UPDATE,
+    AllocationEnd,
+    AllocationStart,
+    AllocationUpdate,
+    CleaningReport,
+    Nothing,
+)
+from remotegpu_protocol.limits import MAX_GPUS
+
+_FILE: Final = "allocations.json"
+
+#: Far more than GPUs: what was never ended, because a control plane forgot it, must not add up.
+MAX_ALLOCATIONS: Final = 16 * MAX_GPUS
+
+
+class Allocation(Struct, frozen=True):
+    """`ends_at` in milliseconds on the control plane's clock."""
+
+    id: str
+    username: str
+    whole_machine: bool
+    gpu_uuids: list[str]
+    ends_at: int
+
+
+class AllocationStore:
+    """The allocations of this host, in one small file that is replaced in one step."""
+
+    def __init__(self, directory: StateDirectory) -> None:
+        self._directory = directory
+
+    def load(self) -> dict[str, Allocation]:
+        """Raises StateDirectoryError: it cannot be read, or is damaged."""
+        content = self._directory.read(_FILE)
+        if content is None:
+            return {}
+        try:
+            found = msgspec.json.decode(content, type=list[Allocation])
+        except msgspec.MsgspecError:
+            raise StateDirectoryError(
+                f"{self._directory.path / _FILE} is damaged. Look at what runs on the host, and "
+                "move the file away."
+            ) from None
+        return {allocation.id: allocation for allocation in found}
+
+    def put(self, allocation: Allocation) -> None:
+        """Keep it, durably, in place of the one with the same id."""
+        found = self.load()
+        found[allocation.id] = allocation
+        if len(found) > MAX_ALLOCATIONS:
+            raise StateDirectoryError(
+                f"This host keeps {MAX_ALLOCATIONS} allocations already. End those that are over."
+            )
+        self._save(found)
+
+    def remove(self, allocation_id: str) -> None:
+        found = self.load()
+        if found.pop(allocation_id, None) is not None:
+            self._save(found)
+
+    def _save(self, allocations: dict[str, Allocation]) -> None:
+        content = msgspec.json.encode(list(allocations.values()))
+        self._directory.write(_FILE, msgspec.json.format(content) + b"\n")
+
+
+class _Keeper:
+    """The store as handlers use it: on the disk's thread, its errors as theirs."""
+
+    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+        self._store = store
+        self._disk = disk
+
+    async def find(self, allocation_id: str) -> Allocation | None:
+        try:
+            return (await self._disk(self._store.load)).get(allocation_id)
+        except StateDirectoryError as error:
+            raise CommandFailed(error.code, error.message) from None
+
+    async def put(self, allocation: Allocation) -> None:
+        try:
+            await self._disk(self._store.put, allocation)
+        except StateDirectoryError as error:
+            raise CommandFailed(error.code, error.message) from None
+
+    async def remove(self, allocation_id: str) -> None:
+        try:
+            await self._disk(self._store.remove, allocation_id)
+        except StateDirectoryError as error:
+            raise CommandFailed(error.code, error.message) from None
+
+
+class StartAllocation(Handler[AllocationStart]):
+    kind = ALLOCATION_START
+
+    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+        self._kept = _Keeper(store, disk)
+
+    async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
+        await report(Progress("recording the allocation"))
+        await self._kept.put(_allocation(arguments))
+        return Nothing()
+
+    async def look_up(self, arguments: AllocationStart) -> LookedUp:
+        found = await self._kept.find(arguments.allocation_id)
+        return Done(Nothing()) if found == _allocation(arguments) else NOT_DONE
+
+
+class UpdateAllocation(Handler[AllocationUpdate]):
+    kind = ALLOCATION_UPDATE
+
+    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+        self._kept = _Keeper(store, disk)
+
+    async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
+        await report(Progress("recording the change"))
+        found = await self._kept.find(arguments.allocation_id)
+        if found is None:
+            raise CommandFailed(
+                "NO_SUCH_ALLOCATION",
+                f"This host has no allocation {arguments.allocation_id}: it was never started here,"
+                " or has ended.",
+            )
+        await self._kept.put(_updated(found, arguments))
+        return Nothing()
+
+    async def look_up(self, arguments: AllocationUpdate) -> LookedUp:
+        found = await self._kept.find(arguments.allocation_id)
+        if found is None or found != _updated(found, arguments):
+            return NOT_DONE
+        return Done(Nothing())
+
+
+class EndAllocation(Handler[AllocationEnd]):
+    """Cleans nothing, and says so: the machine must not go to the next user by itself."""
+
+    kind = ALLOCATION_END
+
+    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+        self._kept = _Keeper(store, disk)
+
+    async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
+        await report(Progress("removing the record of the allocation"))
+        # One that was never here is ended too.
+        await self._kept.remove(arguments.allocation_id)
+        return self.cleaning()
+
+    async def look_up(self, arguments: AllocationEnd) -> LookedUp:
+        found = await self._kept.find(arguments.allocation_id)
+        return Done(self.cleaning()) if found is None else NOT_DONE
+
+    def cleaning(self) -> CleaningReport:
+        return CleaningReport(performed=False)
+
+
+def _allocation(arguments: AllocationStart) -> Allocation:
+    return Allocation(
+        arguments.allocation_id,
+        arguments.username,
+        arguments.whole_machine,
+        arguments.gpu_uuids,
+        arguments.ends_at,
+    )
+
+
+def _updated(allocation: Allocation, arguments: AllocationUpdate) -> Allocation:
+    return structs.replace(allocation, gpu_uuids=arguments.gpu_uuids, ends_at=arguments.ends_at)

@@ -1,0 +1,78 @@
+"""The same commands on a host that only pretends: steps that take a moment, and a report that says
+of itself that nothing in it is real."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from remotegpu_agent.commands.allocations import EndAllocation, StartAllocation, UpdateAllocation
+from remotegpu_agent.commands.handler import Report
+from remotegpu_agent.commands.records import Progress
+from remotegpu_protocol.kinds import (
+    AllocationEnd,
+    AllocationStart,
+    AllocationUpdate,
+    CleanedSurface,
+    CleaningReport,
+    Nothing,
+)
+
+#: Seconds that a step takes, at least and at most.
+_QUICK: Final = (0.05, 0.3)
+
+_START: Final = ("preparing the account", "mounting storage", "opening access")
+_UPDATE: Final = ("changing what the account may use",)
+
+#: Surfaces of a host on which a user leaves something, and what is done there.
+SURFACES: Final = (
+    ("processes", "ended"),
+    ("containers", "removed"),
+    ("GPU memory", "cleared"),
+    ("shared memory", "removed"),
+    ("home directory", "removed"),
+    ("temporary files", "removed"),
+    ("scheduled jobs", "removed"),
+    ("firewall rules", "removed"),
+    ("account", "locked"),
+)
+
+
+async def _pretend(steps: Sequence[str], report: Report) -> None:
+    for number, step in enumerate(steps):
+        await report(Progress(step, number / len(steps), "simulated"))
+        await asyncio.sleep(random.uniform(*_QUICK))
+    await report(Progress(steps[-1], 1.0, "simulated"))
+
+
+class SimulatedStart(StartAllocation):
+    stoppable = True
+
+    async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
+        await _pretend(_START, report)
+        return await super().run(arguments, report)
+
+
+class SimulatedUpdate(UpdateAllocation):
+    async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
+        await _pretend(_UPDATE, report)
+        return await super().run(arguments, report)
+
+
+class SimulatedEnd(EndAllocation):
+    async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
+        await _pretend([f"cleaning: {surface}" for surface, _ in SURFACES], report)
+        return await super().run(arguments, report)
+
+    def cleaning(self) -> CleaningReport:
+        return CleaningReport(
+            performed=True,
+            verified=True,
+            simulated=True,
+            items=[
+                CleanedSurface(
+                    surface, action, found=0, removed=0, verified=True, detail="simulated"
+                )
+                for surface, action in SURFACES
+            ],
+        )
