@@ -28,6 +28,7 @@ from graphql import (
     validate,
 )
 from graphql.validation import NoFragmentCyclesRule
+from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
@@ -111,10 +112,10 @@ class Response:
 
 
 class Engine:
-    """The schema with a cache of documents."""
+    """The schema, ours unless another is given, with a cache of documents."""
 
-    def __init__(self) -> None:
-        self.schema: GraphQLSchema = strawberry_schema._schema  # noqa: SLF001 - Strawberry has no public name for it
+    def __init__(self, schema: Schema = strawberry_schema) -> None:
+        self.schema: GraphQLSchema = schema._schema  # noqa: SLF001 - Strawberry has no public name for it
         self._documents: Recent[str, tuple[DocumentNode, list[GraphQLError]]] = Recent(
             count=_CACHED, weight=_CACHED_TOKENS
         )

@@ -1,7 +1,7 @@
 """Which subscriptions may be executed once for several viewers, and that it makes no difference."""
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import strawberry
@@ -16,8 +16,6 @@ from graphql import (
     parse,
     validate,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from remotegpu_core.actor import Actor, ActorKind
@@ -32,7 +30,7 @@ from remotegpu_graphql.sharing import is_shareable, shareable
 from tests.graphql_schema.asking import following
 from tests.graphql_schema.hosts import make_host
 from tests.graphql_schema.people import as_admin, as_user, make_user
-from tests.graphql_schema.subscription_documents import ROOTS, documents, events
+from tests.graphql_schema.subscription_events import ROOTS
 
 ENGINE = Engine()
 
@@ -313,28 +311,7 @@ async def test_plan_of_the_fleet_is_what_one_sees(plane: ControlPlane) -> None:
     assert admins[0] == admins[1] != keys[0]
 
 
-# --- the same bytes
-
-
-@pytest.mark.parametrize("root", ROOTS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(data=st.data())
-async def test_shared_execution_gives_what_graphql_core_gives(root: str, data: Any) -> None:
-    """Any document over any event, byte for byte, whoever looks."""
-    source = data.draw(documents(ENGINE.schema, root))
-    event = data.draw(events(root))
-    variables = {name: data.draw(st.booleans()) for name in ("yes", "no") if f"${name}" in source}
-    operation = ENGINE.prepare(source, None, signed_in=True)
-    assert ENGINE.shape(operation).bytes_are_shared
-    stock = execute(ENGINE.schema, parse(source), root_value=event, variable_values=variables)
-    assert isinstance(stock, ExecutionResult)
-    assert stock.errors is None
-    expected = json.dumps({"data": stock.data})
-    # Nothing of the control plane is asked, so that none is needed.
-    nowhere = cast("ControlPlane", None)
-    for actor in (None, Actor(ActorKind.ANONYMOUS)):
-        shared = await ENGINE.react(operation, variables, Context(nowhere, actor), event)
-        assert json.dumps(shared.as_dict()) == expected
+# --- one execution for all
 
 
 async def test_shared_and_own_execution_of_real_events(plane: ControlPlane) -> None:
