@@ -127,7 +127,7 @@ def shape_of(
     if access is None:
         raise LookupError(f"Subscription.{node.name.value} declares no permission")
     shared = shared_field(node.name.value)
-    routed = _routing_variables(document, node, shared.routing) if shared else frozenset()
+    routed = _routing_variables(operation, fragments, node, shared) if shared else frozenset()
     return SubscriptionShape(
         field_name=node.name.value,
         access=access,
@@ -163,9 +163,13 @@ def _root_field(
 
 
 def _routing_variables(
-    document: DocumentNode, node: FieldNode, routing: frozenset[str]
+    operation: OperationDefinitionNode,
+    fragments: Mapping[str, FragmentDefinitionNode],
+    node: FieldNode,
+    shared: Shared,
 ) -> frozenset[str]:
-    """Variables that are the whole value of a routing argument and appear nowhere else."""
+    """Variables that are the whole value of a routing argument and appear nowhere else in what
+    the operation can reach; another operation's of the same name are others."""
     uses: Counter[str] = Counter()
 
     class Count(Visitor):
@@ -173,11 +177,12 @@ def _routing_variables(
             if not isinstance(parent, VariableDefinitionNode):
                 uses[variable.name.value] += 1
 
-    visit(document, Count())
+    for part in (operation, *fragments.values()):
+        visit(part, Count())
     return frozenset(
         argument.value.name.value
         for argument in node.arguments or ()
-        if argument.name.value in routing
+        if argument.name.value in shared.routing
         and isinstance(argument.value, VariableNode)
         and uses[argument.value.name.value] == 1
     )

@@ -1,5 +1,6 @@
 """Members of one shared group lose their rights, each in another way; the others miss nothing."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -31,9 +32,13 @@ class Stay:
 
     async def next(self) -> None:
         self.number += 1
-        await self._link.send(sample(utilization=self.number))
+        # A utilisation ends at 100.
+        utilization = float(self.number % 100)
+        await self._link.send(sample(utilization=utilization))
         event = (await self._operation.data())["machineMetrics"]
-        assert event["gpus"][0]["utilization"] == self.number
+        assert event["gpus"][0]["utilization"] == utilization
+        # Below what an agent may send for long (`MESSAGE_RATE`).
+        await asyncio.sleep(0.05)
 
     async def until(self, happened: Callable[[], bool]) -> float:
         """Go on until then; how long that took."""

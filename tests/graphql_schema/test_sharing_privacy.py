@@ -172,7 +172,9 @@ def _look_at_groups(hub: Hub, viewers: list[Viewer], hosts: list[Host]) -> None:
         members = [viewer for viewer in viewers if viewer in group.members]
         assert members
         assert len({(v.actor.role, v.actor.scopes) for v in members}) == 1
-        kind, what, *_ = group.key.stream  # type: ignore[misc]  # opaque to the hub
+        stream = group.key.stream
+        assert isinstance(stream, tuple)
+        kind, what = stream[:2]
         if kind == "machineMetrics":
             (number,) = [n for n, host in enumerate(hosts) if host.machine.id == what]
             assert all(number in viewer.sees for viewer in members)
