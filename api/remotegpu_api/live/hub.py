@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from remotegpu_api.live.group import Group, GroupKey
 from remotegpu_api.live.messages import CloseCode
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from remotegpu_api.live.socket import Socket
 
 
+_ASKING: Final = 64
+
+
 class Hub:
     """One per process. `sockets` are those that have said who they are, `running` is how many
     operations they have in all."""
@@ -36,6 +39,9 @@ class Hub:
         self.groups: dict[GroupKey, Group] = {}
         # No viewer: what is executed here goes to whoever has the same key.
         self._context = Context(plane, None)
+        #: Viewers whose rights are looked up at a time. After a restart all come at once, and a
+        #: query in flight for each of them would need more memory than the viewers themselves.
+        self.asking = asyncio.Semaphore(_ASKING)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -198,10 +198,11 @@ class Socket:
             raise ProtocolViolation(CloseCode.BAD_REQUEST, "connection_init's token is a string.")
         settings = self.hub.plane.settings
         try:
-            if token is not None:
-                self.actor = await authenticate(token, source_address=self.actor.source_address)
-            else:
-                self.actor = await actor_of(self._websocket, settings)
+            async with self.hub.asking:
+                if token is not None:
+                    self.actor = await authenticate(token, source_address=self.actor.source_address)
+                else:
+                    self.actor = await actor_of(self._websocket, settings)
         except Unauthenticated:
             raise ProtocolViolation(CloseCode.FORBIDDEN, "Forbidden") from None
         if self.actor.is_signed_in:

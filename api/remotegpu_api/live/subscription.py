@@ -97,7 +97,8 @@ class Subscription:
             hub.engine.admit(self._operation, self._variables, self._context)
             shape = hub.engine.shape(self._operation)
             actor = self._socket.actor
-            streams = await shape.plan(hub.plane, actor, self._variables)
+            async with hub.asking:
+                streams = await shape.plan(hub.plane, actor, self._variables)
             if shape.bytes_are_shared:
                 # Rights may have changed while the plan was made, before there were groups to
                 # look at: then it is made again.
