@@ -12,7 +12,10 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.live.changes import ChangeFeed
 from remotegpu_core.live.samples import SampleFeed
+from remotegpu_core.models import AllocationEvent, MachineChange
 from remotegpu_core.rates import Rates
+from remotegpu_core.services.allocations.log import ALLOCATION_LOG
+from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_core.services.users import ensure_admin
 from remotegpu_core.settings import Settings
 from remotegpu_core.versions import VersionWatch
@@ -31,7 +34,8 @@ class ControlPlane:
     started_at: int
     versions: VersionWatch = field(init=False)
     samples: SampleFeed = field(init=False)
-    changes: ChangeFeed = field(init=False)
+    changes: ChangeFeed[MachineChange] = field(init=False)
+    allocations: ChangeFeed[AllocationEvent] = field(init=False)
     rates: Rates = field(init=False)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
@@ -39,9 +43,10 @@ class ControlPlane:
     def __post_init__(self) -> None:
         self.versions = VersionWatch(self.bus)
         self.samples = SampleFeed(self.bus, self.replica_id)
-        self.changes = ChangeFeed(self.versions)
         # Without a Redis of its own there is one process, which knows everything by itself.
         self.rates = Rates(self.settings, self.bus.redis if self.settings.redis_url else None)
+        self.changes = ChangeFeed(MACHINE_LOG, self.versions)
+        self.allocations = ChangeFeed(ALLOCATION_LOG, self.versions)
 
 
 @contextlib.asynccontextmanager

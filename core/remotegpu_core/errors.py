@@ -11,6 +11,9 @@ RemoteGPUError
 ├── EnrollmentRefused    the token is unknown, used, expired or revoked
 ├── CursorExpired        what came after the cursor is no longer kept
 ├── LimitExceeded        a bound of the service
+├── NoCapacity           nothing that fits is free for that time
+├── QuotaExceeded        more than the user or the workspace may have
+├── IdempotencyKeyReused the key came with another input before
 ├── Unavailable          a part of the system is away; try again
 └── TryLater             nothing is wrong with it but the moment
     ├── RateLimited      the caller has asked for too much lately
@@ -75,6 +78,18 @@ class CursorExpired(RemoteGPUError):
 
 class LimitExceeded(RemoteGPUError):
     code = "LIMIT_EXCEEDED"
+
+
+class NoCapacity(RemoteGPUError):
+    code = "NO_CAPACITY"
+
+
+class QuotaExceeded(RemoteGPUError):
+    code = "QUOTA_EXCEEDED"
+
+
+class IdempotencyKeyReused(RemoteGPUError):
+    code = "IDEMPOTENCY_KEY_REUSED"
 
 
 class Unavailable(RemoteGPUError):

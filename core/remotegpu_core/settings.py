@@ -97,6 +97,23 @@ class Settings(BaseSettings):
         True, description="Write live events to the transport itself where that is safe."
     )
     audit_retention_days: int = Field(400, ge=1, description="Age at which audit events go.")
+    max_allocation_days: int = Field(
+        366, ge=1, le=3660, description="How long an allocation may be, and how far ahead begin."
+    )
+    allocation_warnings: Annotated[list[int], NoDecode] = Field(
+        [86_400, 3_600, 600],
+        description="Seconds before an allocation's end at which its user is told, separated by "
+        "commas.",
+    )
+    quota_gpus: int | None = Field(
+        8, ge=0, description="GPUs that a user may have at a time; an admin may set another quota."
+    )
+    quota_allocations: int | None = Field(
+        4, ge=0, description="Allocations that a user may have at a time, reservations included."
+    )
+    quota_gpu_hours: int | None = Field(
+        None, ge=0, description="GPU-hours that a user may book in a calendar month; any without."
+    )
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token that lets Prometheus read /metrics."
     )
@@ -112,6 +129,18 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
+
+    @field_validator("allocation_warnings", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        return cls._split(value)
+
+    @field_validator("allocation_warnings")
+    @classmethod
+    def _longest_first(cls, value: list[int]) -> list[int]:
+        if any(not 1 <= seconds <= 31_622_400 for seconds in value) or len(value) > 16:
+            raise ValueError("expected at most 16 numbers of seconds from 1 to 31622400")
+        return sorted(set(value), reverse=True)
 
     @field_validator("public_url", "agent_urls")
     @classmethod

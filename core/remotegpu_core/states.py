@@ -119,12 +119,11 @@ TRANSITIONS: Final[dict[StrEnum, frozenset[StrEnum]]] = {
     Health.HEALTHY: frozenset({Health.DEGRADED, Health.UNHEALTHY}),
     Health.DEGRADED: frozenset({Health.HEALTHY, Health.UNHEALTHY}),
     Health.UNHEALTHY: frozenset({Health.HEALTHY, Health.DEGRADED}),
-    # What was held comes back clean, or not at all: nothing skips RECLAIMING once it was ACTIVE.
-    AllocationState.PENDING: frozenset(
-        {AllocationState.ACTIVE, AllocationState.RELEASED, AllocationState.FAILED}
-    ),
+    # What was held comes back clean, or not at all: nothing skips RECLAIMING once the host may
+    # have begun. One that failed to start is cleaned too, and FAILED after that.
+    AllocationState.PENDING: frozenset(set(AllocationState) - {AllocationState.PENDING}),
     AllocationState.ACTIVE: frozenset({AllocationState.RECLAIMING}),
-    AllocationState.RECLAIMING: frozenset({AllocationState.RELEASED}),
+    AllocationState.RECLAIMING: frozenset({AllocationState.RELEASED, AllocationState.FAILED}),
     AllocationState.RELEASED: frozenset(),
     AllocationState.FAILED: frozenset(),
     OperationState.PENDING: frozenset(set(OperationState) - {OperationState.PENDING}),

@@ -11,7 +11,18 @@ import structlog
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.services import audit, changes, freeze, leases, lockout, presence, sign_in
+from remotegpu_core.services import (
+    audit,
+    freeze,
+    idempotency,
+    leases,
+    lockout,
+    operations,
+    presence,
+    sign_in,
+)
+from remotegpu_core.services.allocations.log import ALLOCATION_LOG
+from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.limits import UNREACHABLE_AFTER
@@ -128,5 +139,8 @@ class PresenceDuty:
         await audit.prune(now_ms() - days * 86_400_000)
         await lockout.prune()
         await sign_in.prune()
-        await changes.prune()
+        await MACHINE_LOG.prune()
+        await ALLOCATION_LOG.prune()
+        await idempotency.prune()
+        await operations.prune(now_ms() - days * 86_400_000)
         await freeze.prune(now_ms() - days * 86_400_000)

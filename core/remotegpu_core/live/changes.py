@@ -1,28 +1,28 @@
-"""The machines' change log as it grows, read once per process and shown to all who follow."""
+"""A log of changes as it grows, read once per process and shown to all who follow."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from typing import Generic
 
-from remotegpu_core.errors import CursorExpired
-from remotegpu_core.models import MachineChange
-from remotegpu_core.services.changes import BATCH, changes_after, current_sequence
-from remotegpu_core.versions import Topic, VersionWatch
+from remotegpu_core.services.logs import BATCH, ChangeLog, Entry
+from remotegpu_core.versions import VersionWatch
 
 #: Changes kept in memory; a follower that fell further behind reads the log itself.
 _RECENT = 1000
 
 
-class ChangeFeed:
+class ChangeFeed(Generic[Entry]):
     """Newest changes in memory, and a bell that rings when there are more."""
 
-    def __init__(self, versions: VersionWatch) -> None:
+    def __init__(self, log: ChangeLog[Entry], versions: VersionWatch) -> None:
+        self._log = log
         self._read_up_to: int | None = None
-        self._recent: deque[MachineChange] = deque(maxlen=_RECENT)
+        self._recent: deque[Entry] = deque(maxlen=_RECENT)
         self._bell = asyncio.Event()
-        versions.on_change(Topic.MACHINE_CHANGES, self._advance)
+        versions.on_change(log.topic, self._advance)
 
-    async def follow(self, after: int) -> AsyncIterator[MachineChange]:
+    async def follow(self, after: int) -> AsyncIterator[Entry]:
         """Every change after the sequence `after`, in order, without end and without a gap.
 
         Raises:
@@ -35,28 +35,24 @@ class ChangeFeed:
             found = await self._after(position)
             for change in found:
                 if change.sequence != position + 1:
-                    raise CursorExpired(
-                        "You fell behind further than changes are kept: query the machines "
-                        "again and subscribe without after.",
-                        field="after",
-                    )
+                    raise self._log.expired("You fell behind further than changes are kept")
                 position = change.sequence
                 yield change
             if len(found) < BATCH:
                 await bell.wait()
 
-    async def _after(self, position: int) -> Sequence[MachineChange]:
+    async def _after(self, position: int) -> Sequence[Entry]:
         recent = self._recent
         if recent and recent[0].sequence <= position + 1:
             return [change for change in recent if change.sequence > position]
-        return await changes_after(position)
+        return await self._log.after(position)
 
     async def _advance(self) -> None:
         position = self._read_up_to
         if position is None:
-            position = await current_sequence() - 1
+            position = await self._log.current() - 1
         while True:
-            batch = await changes_after(position)
+            batch = await self._log.after(position)
             for change in batch:
                 self._recent.append(change)
                 self._read_up_to = position = change.sequence

@@ -2,22 +2,30 @@
 
 import uuid
 from collections.abc import Collection
-from typing import cast
+from typing import Final, cast
 
 from tortoise.expressions import Q, Subquery
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.errors import NotFound
-from remotegpu_core.models import Gpu, Machine, MachineGrant
+from remotegpu_core.models import Allocation, Gpu, Machine, MachineGrant
+from remotegpu_core.states import FINAL, AllocationState
+
+_LIVE: Final = [state for state in AllocationState if state not in FINAL]
 
 
 def visible_machines(actor: Actor) -> QuerySet[Machine]:
-    """Admins see all machines, others those that they or a workspace of theirs have a grant on."""
+    """Admins see all machines, others those that they or a workspace of theirs have a grant on,
+    and those on which something is allocated to them."""
     actor.require_scope(Scope.READ)
     if actor.sees_all_machines:
         return Machine.all()
-    return Machine.filter(id__in=Subquery(_granted(actor.require_user())))
+    user_id = actor.require_user()
+    had = Allocation.filter(user_id=user_id, state__in=_LIVE, machine_id__not_isnull=True)
+    return Machine.filter(
+        Q(id__in=Subquery(_granted(user_id))) | Q(id__in=Subquery(had.values("machine_id")))
+    )
 
 
 async def visible_ids(actor: Actor, among: Collection[uuid.UUID] | None = None) -> set[uuid.UUID]:

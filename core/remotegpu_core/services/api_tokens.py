@@ -46,7 +46,7 @@ async def create_api_token(
     token = new_secret(Kind.API_TOKEN)
     async with transaction():
         # So that no two at once take the last place.
-        await User.filter(id=user_id).select_for_update().get()
+        await User.filter(id=user_id).select_for_update(no_key=True).get()
         good = ApiToken.filter(user_id=user_id, revoked_at=None)
         good = good.filter(Q(expires_at=None) | Q(expires_at__gt=now))
         if await good.count() >= MAX_TOKENS:

@@ -8,7 +8,8 @@ from typing import TypedDict
 
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.models import Gpu, Machine
-from remotegpu_core.states import Health, Lifecycle, Presence
+from remotegpu_core.services.availability import claims_of, of_gpu
+from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_protocol.metrics import GpuMetrics
 from remotegpu_protocol.values import MAX_SAFE_INTEGER
 
@@ -45,7 +46,7 @@ class Fleet:
 
 
 async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
-    """Count the machines `visible` (None: all) and their GPUs: two queries, one round trip."""
+    """Count the machines `visible` (None: all) and their GPUs: three queries, one round trip."""
     query, gpu_query = Machine.all(), Gpu.filter(removed_at=None)
     if visible is not None:
         query = query.filter(id__in=list(visible))
@@ -57,10 +58,14 @@ async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
         )
     ]
     usable = {row.id for row in machines if row.usable}
+    claims = await claims_of(visible)
     gpus = [
-        (machine_id, Health(health))
-        for machine_id, health in await gpu_query.values_list("machine_id", "health")
+        (machine_id, Health(health), of_gpu(claims.get(machine_id, {}), gpu_id))
+        for machine_id, gpu_id, health in await gpu_query.values_list("machine_id", "id", "health")
     ]
+    free = Availability.AVAILABLE
+    held = {machine_id for machine_id, _, availability in gpus if availability is not free}
+    held |= {machine_id for machine_id, claimed in claims.items() if None in claimed}
     live = await bus.live([row.id for row in machines if row.presence is Presence.ONLINE])
     samples = [
         gpu
@@ -75,18 +80,18 @@ async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
             online=presence[Presence.ONLINE],
             unreachable=presence[Presence.UNREACHABLE],
             lost=presence[Presence.LOST],
-            available=len(usable),
-            allocated=0,
+            available=len(usable - held),
+            allocated=len(held & {row.id for row in machines}),
             quarantined=sum(row.lifecycle is Lifecycle.QUARANTINED for row in machines),
         ),
         GpuTotals(
             total=len(gpus),
             available=sum(
-                machine_id in usable and health is not Health.UNHEALTHY
-                for machine_id, health in gpus
+                machine_id in usable and health is not Health.UNHEALTHY and availability is free
+                for machine_id, health, availability in gpus
             ),
-            allocated=0,
-            unhealthy=sum(health is Health.UNHEALTHY for _, health in gpus),
+            allocated=sum(availability is not free for _, _, availability in gpus),
+            unhealthy=sum(health is Health.UNHEALTHY for _, health, _ in gpus),
             **_totals(samples),
         ),
     )

@@ -13,6 +13,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Gpu, Machine, Outcome
 from remotegpu_core.services import audit
+from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
@@ -80,6 +81,8 @@ async def _apply(
             await record_change(machine_id, ChangeKind.INVENTORY_CHANGED)
         if health_changed:
             await record_change(machine_id, ChangeKind.HEALTH_CHANGED)
+        if changed:
+            await join_whole_machines(machine_id)
     return Applied(refused=refused)
 
 

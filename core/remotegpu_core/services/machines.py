@@ -11,6 +11,7 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.models import Gpu, Machine, MachineGrant, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
+from remotegpu_core.services.availability import claimed_machines
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import storable
 
@@ -63,9 +64,15 @@ async def list_machines(
         query = query.filter(lifecycle__in=list(chosen.lifecycle))
     if chosen.health is not None:
         query = query.filter(health__in=list(chosen.health))
-    if chosen.availability is not None and Availability.AVAILABLE not in chosen.availability:
-        # Nothing can be claimed yet, so every machine is AVAILABLE.
-        query = query.filter(id__in=[])
+    if chosen.availability is not None:
+        claimed = await claimed_machines()
+        if Availability.AVAILABLE in chosen.availability:
+            others = [key for key, value in claimed.items() if value not in chosen.availability]
+            query = query.exclude(id__in=others) if others else query
+        else:
+            query = query.filter(
+                id__in=[key for key, value in claimed.items() if value in chosen.availability]
+            )
     if chosen.gpu_model is not None:
         query = query.filter(id__in=Subquery(_with_gpu(chosen.gpu_model)))
     for key, value in chosen.labels:

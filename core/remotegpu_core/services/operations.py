@@ -3,13 +3,13 @@
 import uuid
 from collections.abc import Sequence
 
-from tortoise.expressions import F, Q
+from tortoise.expressions import F, Q, Subquery
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import NotFound
-from remotegpu_core.models import Operation, OperationStep
+from remotegpu_core.models import Membership, Operation, OperationStep
 from remotegpu_core.states import OperationState, StepState, sources_of
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
@@ -100,15 +100,23 @@ async def finish(
     return True
 
 
+async def request_cancel(operation_id: uuid.UUID) -> None:
+    """Note that somebody wants it called off; its commands are called back by whoever asks."""
+    moved = await Operation.filter(id=operation_id, cancel_requested_at=None).update(
+        cancel_requested_at=now_ms()
+    )
+    if moved:
+        await _touch(operation_id)
+
+
 def visible_operations(actor: Actor) -> QuerySet[Operation]:
     """All for admins; for others their own, and their workspaces'."""
     actor.require_scope(Scope.READ)
     if actor.sees_all_machines:
         return Operation.all()
     user_id = actor.require_user()
-    return Operation.filter(
-        Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id)
-    ).distinct()
+    member = Membership.filter(user_id=user_id).values("workspace_id")
+    return Operation.filter(Q(user_id=user_id) | Q(workspace_id__in=Subquery(member)))
 
 
 async def visible_operation(

@@ -210,7 +210,9 @@ async def _manage(actor: Actor, user_id: uuid.UUID) -> User:
 
 async def _keep_an_admin(user_id: uuid.UUID) -> None:
     """Locks the admins' rows, so that no two of them shut each other out at once."""
-    admins = User.filter(role=Role.ADMIN, disabled_at=None).order_by("id").select_for_update()
+    admins = (
+        User.filter(role=Role.ADMIN, disabled_at=None).order_by("id").select_for_update(no_key=True)
+    )
     if {admin.id for admin in await admins} == {user_id}:
         raise Conflict("This is the last admin: make somebody else one first.", field="id")
 

@@ -167,7 +167,7 @@ async def _user(user_id: uuid.UUID | None, username: str | None) -> User:
 
 async def _lock(workspace_id: uuid.UUID, user_id: uuid.UUID) -> WorkspaceRole | None:
     """The user's role, with the workspace's members held until the commit."""
-    await Workspace.filter(id=workspace_id).select_for_update()
+    await Workspace.filter(id=workspace_id).select_for_update(no_key=True)
     member = await Membership.get_or_none(workspace_id=workspace_id, user_id=user_id)
     return None if member is None else WorkspaceRole(member.role)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services.access import visible_ids
-from remotegpu_core.services.changes import current_sequence, parse_cursor
+from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import subscription
 from remotegpu_graphql.machines.types import MachineChange
@@ -26,10 +26,10 @@ class MachinesSubscription:
     ) -> AsyncIterator[MachineChange]:
         context = info.context
         if after is None:
-            sequence = await current_sequence()
+            sequence = await MACHINE_LOG.current()
             yield MachineChange.ready(sequence)
         else:
-            sequence = await parse_cursor(after)
+            sequence = await MACHINE_LOG.parse_cursor(after)
         async for change in context.plane.changes.follow(sequence):
             if await visible_ids(context.actor, [change.machine_id]):
                 yield MachineChange.of(change)

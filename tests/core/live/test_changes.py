@@ -10,8 +10,9 @@ from remotegpu_core.errors import CursorExpired
 from remotegpu_core.live import changes as module
 from remotegpu_core.live.changes import ChangeFeed
 from remotegpu_core.models import MachineChange
-from remotegpu_core.services import changes as log
-from remotegpu_core.services.changes import ChangeKind, current_sequence, record_change
+from remotegpu_core.services import logs as log
+from remotegpu_core.services.changes import MACHINE_LOG, ChangeKind, record_change
+from remotegpu_core.services.logs import ChangeLog
 from remotegpu_core.versions import VersionWatch
 
 MACHINE = uuid.UUID(int=1)
@@ -26,9 +27,9 @@ async def local() -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def feed(database: object, local: Bus) -> AsyncIterator[ChangeFeed]:
+async def feed(database: object, local: Bus) -> AsyncIterator[ChangeFeed[MachineChange]]:
     watch = VersionWatch(local)
-    started = ChangeFeed(watch)
+    started = ChangeFeed(MACHINE_LOG, watch)
     await watch.start()
     yield started
     await watch.stop()
@@ -45,7 +46,7 @@ async def take(following: AsyncIterator[MachineChange], count: int) -> list[int]
         return [(await anext(following)).sequence for _ in range(count)]
 
 
-async def test_what_was_and_what_comes(feed: ChangeFeed, local: Bus) -> None:
+async def test_what_was_and_what_comes(feed: ChangeFeed[MachineChange], local: Bus) -> None:
     await happen(3)
     following = feed.follow(1)
     assert await take(following, 2) == [2, 3]
@@ -55,7 +56,7 @@ async def test_what_was_and_what_comes(feed: ChangeFeed, local: Bus) -> None:
     assert await coming == [4, 5]
 
 
-async def test_without_a_nudge_it_takes_a_second(feed: ChangeFeed) -> None:
+async def test_without_a_nudge_it_takes_a_second(feed: ChangeFeed[MachineChange]) -> None:
     following = feed.follow(0)
     coming = asyncio.create_task(take(following, 1))
     await asyncio.sleep(0.05)
@@ -64,7 +65,7 @@ async def test_without_a_nudge_it_takes_a_second(feed: ChangeFeed) -> None:
 
 
 async def test_nothing_is_missed_or_doubled_while_writers_race(
-    feed: ChangeFeed, local: Bus
+    feed: ChangeFeed[MachineChange], local: Bus
 ) -> None:
     writers, each = 5, 12
     total = writers * each
@@ -76,7 +77,7 @@ async def test_nothing_is_missed_or_doubled_while_writers_race(
 
     async def follow(pause: float, start: asyncio.Event) -> list[int]:
         await start.wait()
-        after = await current_sequence()
+        after = await MACHINE_LOG.current()
         seen = [after]
         async for change in feed.follow(after):
             seen.append(change.sequence)
@@ -105,7 +106,7 @@ async def test_nothing_is_missed_or_doubled_while_writers_race(
 
 @pytest.mark.parametrize("recent", [1, 3, 1000])
 async def test_one_that_fell_behind_reads_the_log_itself(
-    feed: ChangeFeed, local: Bus, monkeypatch: pytest.MonkeyPatch, recent: int
+    feed: ChangeFeed[MachineChange], local: Bus, monkeypatch: pytest.MonkeyPatch, recent: int
 ) -> None:
     monkeypatch.setattr(feed, "_recent", type(feed._recent)(maxlen=recent))
     following = feed.follow(0)
@@ -119,7 +120,7 @@ async def test_one_that_fell_behind_reads_the_log_itself(
 
 
 async def test_more_than_a_batch_that_was_there_before(
-    feed: ChangeFeed, monkeypatch: pytest.MonkeyPatch
+    feed: ChangeFeed[MachineChange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "BATCH", 4)
     monkeypatch.setattr(module, "BATCH", 4)
@@ -130,7 +131,7 @@ async def test_more_than_a_batch_that_was_there_before(
 
 
 async def test_one_that_was_overtaken_by_pruning_is_told(
-    feed: ChangeFeed, local: Bus, monkeypatch: pytest.MonkeyPatch
+    feed: ChangeFeed[MachineChange], local: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "_recent", type(feed._recent)(maxlen=1))
     following = feed.follow(0)
@@ -139,7 +140,7 @@ async def test_one_that_was_overtaken_by_pruning_is_told(
     assert await take(following, 1) == [1]
     await happen(10)
     monkeypatch.setattr(log, "KEPT", 3)
-    await log.prune()
+    await MACHINE_LOG.prune()
     await local.nudge("changes")
     await asyncio.sleep(0.05)
     assert await take(following, 1) == [2]
@@ -148,21 +149,21 @@ async def test_one_that_was_overtaken_by_pruning_is_told(
 
 
 async def test_many_followers_cost_one_reading(
-    feed: ChangeFeed, local: Bus, monkeypatch: pytest.MonkeyPatch
+    feed: ChangeFeed[MachineChange], local: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await happen()
     following = [feed.follow(0) for _ in range(20)]
     coming = [asyncio.create_task(take(one, 3)) for one in following]
     await asyncio.sleep(0.05)
     readings = 0
-    changes_after = log.changes_after
+    after = ChangeLog.after
 
-    async def counting(sequence: int) -> list[MachineChange]:
+    async def counting(self: ChangeLog[MachineChange], sequence: int) -> list[MachineChange]:
         nonlocal readings
         readings += 1
-        return await changes_after(sequence)
+        return await after(self, sequence)
 
-    monkeypatch.setattr(module, "changes_after", counting)
+    monkeypatch.setattr(ChangeLog, "after", counting)
     await happen(2)
     await local.nudge("changes")
     assert await asyncio.gather(*coming) == [[1, 2, 3]] * 20

@@ -1,0 +1,140 @@
+"""What there is to allocate, and from when it is free: read for `placement`."""
+
+import uuid
+from collections import defaultdict
+from typing import Final, cast
+
+from tortoise.expressions import Q, Subquery
+from tortoise.queryset import QuerySet
+
+from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, MachineLabel, Occupancy
+from remotegpu_core.services.allocations.placement import Host, Slot
+from remotegpu_core.services.allocations.reason import Reason, ReasonCode
+from remotegpu_core.services.allocations.request import AllocateRequest
+from remotegpu_core.states import Health, Lifecycle, Presence
+from remotegpu_protocol.kinds import ALLOCATION_START
+
+_OUT: Final = {
+    Lifecycle.MAINTENANCE: "The machine is in maintenance",
+    Lifecycle.QUARANTINED: "The machine is quarantined",
+    Lifecycle.RETIRED: "The machine is retired",
+}
+
+
+def granted_machines(user_id: uuid.UUID) -> QuerySet[Machine]:
+    """Machines that a user may have for themself: granted to them or to a workspace of theirs."""
+    granted = MachineGrant.filter(Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id))
+    return Machine.filter(id__in=Subquery(granted.values("machine_id")))
+
+
+async def read_hosts(
+    machines: QuerySet[Machine], request: AllocateRequest, starts_at: int, *, now: bool
+) -> list[Host]:
+    """Of `machines`, those that the request names or could go to, with what is taken on them.
+
+    One by name comes with whatever is in its way; others only where nothing is.
+    """
+    named = request.machine_id
+    if named is not None:
+        machines = machines.filter(id=named)
+    else:
+        machines = machines.filter(lifecycle=Lifecycle.IN_SERVICE, draining=False)
+        if now:
+            machines = machines.filter(presence=Presence.ONLINE)
+        for key, value in request.requirement.labels if request.requirement else ():
+            labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
+            machines = machines.filter(id__in=Subquery(labelled))
+    rows = [row for row in await machines if named is not None or not obstacles(row, now=now)]
+    ids = [row.id for row in rows]
+    if not ids:
+        return []
+    gpus: dict[uuid.UUID, list[Gpu]] = defaultdict(list)
+    for gpu in await Gpu.filter(machine_id__in=ids, removed_at=None).order_by("index", "uuid"):
+        gpus[gpu.machine_id].append(gpu)
+    taken = await _taken_until(ids, starts_at, request.ends_at)
+    occupied = set(
+        await Occupancy.filter(machine_id__in=ids, closed_at=None).values_list(
+            "machine_id", "resource_id"
+        )
+    )
+    whole = {machine_id for machine_id, _ in occupied}
+    return [
+        Host(
+            machine_id=row.id,
+            name=row.name,
+            slots=tuple(
+                Slot(
+                    gpu_id=gpu.id,
+                    index=gpu.index,
+                    model=gpu.model,
+                    memory=gpu.memory_total or 0,
+                    usable=gpu.health is not Health.UNHEALTHY,
+                    free_from=taken.get((row.id, gpu.id), starts_at),
+                    occupied=(row.id, gpu.id) in occupied,
+                )
+                for gpu in gpus[row.id]
+            ),
+            free_from=max(
+                (until for (machine_id, _), until in taken.items() if machine_id == row.id),
+                default=starts_at,
+            ),
+            occupied=row.id in whole,
+            obstacles=tuple(obstacles(row, now=now)),
+        )
+        for row in rows
+    ]
+
+
+def obstacles(machine: Machine, *, now: bool) -> list[Reason]:
+    """What keeps a new allocation off a machine: at this moment, or at any."""
+    found = []
+    if machine.lifecycle is not Lifecycle.IN_SERVICE:
+        why = f": {machine.lifecycle_reason}" if machine.lifecycle_reason else ""
+        found.append(Reason(ReasonCode.MACHINE_OUT_OF_SERVICE, f"{_OUT[machine.lifecycle]}{why}."))
+    if machine.draining:
+        found.append(
+            Reason(ReasonCode.MACHINE_DRAINING, "The machine is drained: it takes nothing new.")
+        )
+    policy = machine.host.get("policy") or {}
+    if ALLOCATION_START.name not in policy.get("commands", []):
+        found.append(
+            Reason(
+                ReasonCode.NOT_ENABLED,
+                "The host is monitored only: its policy file must enable allocation.start, "
+                "allocation.update and allocation.end.",
+            )
+        )
+    if now:
+        found += absences(machine)
+    return found
+
+
+def absences(machine: Machine) -> list[Reason]:
+    """What keeps anything from starting on a machine at this moment."""
+    found = []
+    if machine.presence is not Presence.ONLINE:
+        found.append(Reason(ReasonCode.MACHINE_OFFLINE, f"The machine is {machine.presence}."))
+    if machine.command_hold is not None:
+        found.append(
+            Reason(
+                ReasonCode.HOST_NOT_ACCEPTED,
+                "Nothing is sent to the host until an admin accepts it.",
+            )
+        )
+    return found
+
+
+async def _taken_until(
+    machine_ids: list[uuid.UUID], starts_at: int, ends_at: int
+) -> dict[tuple[uuid.UUID, uuid.UUID], int]:
+    """When the last booking ends that overlaps, by machine and resource."""
+    rows = cast(
+        "list[tuple[uuid.UUID, uuid.UUID, int]]",
+        await Booking.filter(
+            machine_id__in=machine_ids, held=True, starts_at__lt=ends_at, ends_at__gt=starts_at
+        ).values_list("machine_id", "resource_id", "ends_at"),
+    )
+    taken: dict[tuple[uuid.UUID, uuid.UUID], int] = {}
+    for machine_id, resource_id, until in rows:
+        taken[machine_id, resource_id] = max(until, taken.get((machine_id, resource_id), until))
+    return taken

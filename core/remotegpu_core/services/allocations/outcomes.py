@@ -1,0 +1,162 @@
+"""What follows from a host's answers.
+
+`apply_outcome` is called with a command that has come to its end, within the `ledger` of its machine
+and the transaction that moved the command.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from remotegpu_core.models import Allocation, Command
+from remotegpu_core.services import operations
+from remotegpu_core.services.allocations import lifecycle
+from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
+from remotegpu_core.states import AllocationState, CommandState, OperationState, StepState
+from remotegpu_protocol.kinds import (
+    ALLOCATION_END,
+    ALLOCATION_START,
+    CleaningReport,
+)
+
+#: The step of its operation that each kind of command is, for whoever reports its progress.
+STEP_OF: Final[Mapping[str, str]] = {
+    ALLOCATION_START.name: lifecycle.START_STEP,
+    ALLOCATION_END.name: lifecycle.CLEAN_STEP,
+}
+
+#: Ends of a command that its host never began.
+_NOT_BEGUN: Final = frozenset({CommandState.REFUSED, CommandState.EXPIRED})
+
+
+async def apply_outcome(command: Command) -> None:
+    """Move the command's allocation, and its operation, to where the command's end takes them.
+
+    Called again with a later truth: INDETERMINATE may turn into anything else.
+    """
+    outcome = _OUTCOMES.get(command.kind)
+    if outcome is None or command.allocation_id is None:
+        return
+    allocation = await Allocation.get_or_none(id=command.allocation_id)
+    if allocation is not None:
+        await outcome(command, allocation)
+
+
+async def _start(command: Command, allocation: Allocation) -> None:
+    if allocation.state is AllocationState.PENDING:
+        await _started(command, allocation)
+    elif (
+        allocation.state is AllocationState.RECLAIMING
+        and allocation.activated_at is None
+        and command.state in _NOT_BEGUN
+    ):
+        # It was given back meanwhile, and there is nothing to clean after all.
+        await lifecycle.withdraw(allocation.id, ALLOCATION_END.name)
+        await lifecycle.settle(allocation, items=NOTHING_BEGUN)
+        await lifecycle.finish(allocation.id, RELEASE, OperationState.SUCCEEDED)
+
+
+async def _started(command: Command, allocation: Allocation) -> None:
+    error = _error(command)
+    match command.state:
+        case CommandState.SUCCEEDED:
+            await lifecycle.activate(allocation)
+        case CommandState.REFUSED | CommandState.EXPIRED:
+            allocation.error_code, allocation.error_message = error
+            await lifecycle.settle(allocation, items=NOTHING_BEGUN)
+            await lifecycle.finish(allocation.id, ALLOCATE, OperationState.FAILED, error=error)
+        case CommandState.CANCELLED:
+            # Its host may have begun before it was called off.
+            await lifecycle.reclaim(allocation)
+            await lifecycle.finish(allocation.id, ALLOCATE, OperationState.CANCELLED)
+        case CommandState.FAILED | CommandState.INDETERMINATE:
+            await lifecycle.reclaim(allocation, error=error)
+            state = OperationState(command.state)
+            await lifecycle.finish(allocation.id, ALLOCATE, state, error=error)
+
+
+async def _end(command: Command, allocation: Allocation) -> None:
+    if allocation.state is not AllocationState.RECLAIMING:
+        # An admin has overridden it meanwhile.
+        return
+    report = None
+    if command.state is CommandState.SUCCEEDED and command.result is not None:
+        report = msgspec.convert(command.result, CleaningReport)
+    if report is not None and report.performed and report.verified:
+        await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
+        await _finish(command, OperationState.SUCCEEDED)
+        return
+    error = _unclean(command, report)
+    await lifecycle.quarantine(command.machine_id, error[1])
+    state = (
+        OperationState.INDETERMINATE
+        if command.state is CommandState.INDETERMINATE
+        else OperationState.FAILED
+    )
+    await _finish(command, state, error)
+
+
+async def _finish(
+    command: Command, state: OperationState, error: tuple[str, str] | None = None
+) -> None:
+    """The operation that sent this very command: cleaning may have been tried before."""
+    if command.operation_id is None:
+        return
+    step = StepState.SUCCEEDED if state is OperationState.SUCCEEDED else StepState.FAILED
+    await operations.advance(command.operation_id, lifecycle.CLEAN_STEP, step, error=error)
+    await operations.finish(command.operation_id, state, error=error)
+
+
+def _items(report: CleaningReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "surface": item.surface,
+            "action": item.action,
+            "found": item.found,
+            "removed": item.removed,
+            "verified": item.verified,
+            "detail": item.detail,
+        }
+        for item in report.items
+    ]
+
+
+def _unclean(command: Command, report: CleaningReport | None) -> tuple[str, str]:
+    if report is not None and not report.performed:
+        return (
+            "NOT_CLEANED",
+            "The agent on this host cleans nothing: clean it by hand, then override the quarantine.",
+        )
+    if report is not None:
+        dirty = [item.surface for item in report.items if not item.verified]
+        return (
+            "NOT_VERIFIED",
+            "Cleaning could not be verified" + (f": {', '.join(dirty)}." if dirty else "."),
+        )
+    code, message = _error(command)
+    return code, f"Cleaning ended {command.state}: {message}"
+
+
+def _error(command: Command) -> tuple[str, str]:
+    code = command.error_code or str(command.state)
+    return code, command.error_message or f"The host says {command.state} and no more."
+
+
+async def override_cleaning(
+    allocation: Allocation, *, user_id: uuid.UUID | None, reason: str
+) -> None:
+    """Close what an allocation held without a proof: an admin answers for it."""
+    await lifecycle.withdraw(allocation.id, ALLOCATION_END.name)
+    await lifecycle.settle(
+        allocation, items=(), verified=False, overridden_by=user_id, reason=reason
+    )
+    error = ("OVERRIDDEN", f"An admin declared it clean: {reason}")
+    await lifecycle.finish(allocation.id, RELEASE, OperationState.CANCELLED, error=error)
+
+
+_OUTCOMES: Final[Mapping[str, Callable[[Command, Allocation], Awaitable[None]]]] = {
+    ALLOCATION_START.name: _start,
+    ALLOCATION_END.name: _end,
+}

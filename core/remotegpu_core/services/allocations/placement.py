@@ -1,0 +1,164 @@
+"""Choosing where something goes: pure, over what `capacity` read."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from remotegpu_core.services.allocations.reason import Reason, ReasonCode
+from remotegpu_core.services.allocations.request import AllocateRequest, Requirement
+
+#: A moment that does not come: nobody knows when it is free.
+NEVER: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A GPU. From `free_from` (milliseconds) to the end that is asked for nobody has booked it.
+
+    `memory` in bytes, 0 when the driver did not say. `occupied`: it is in somebody's hands at this
+    moment, however long that was promised.
+    """
+
+    gpu_id: uuid.UUID
+    index: int
+    model: str
+    memory: int
+    usable: bool
+    free_from: int
+    occupied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine with its GPUs. `free_from` and `occupied` are of the whole of it.
+
+    `obstacles` keep everything off it.
+    """
+
+    machine_id: uuid.UUID
+    name: str
+    slots: tuple[Slot, ...]
+    free_from: int
+    occupied: bool = False
+    obstacles: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where it goes. `gpu_ids` are those booked; of a whole machine, all that it has now."""
+
+    machine_id: uuid.UUID
+    gpu_ids: tuple[uuid.UUID, ...]
+    whole_machine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It goes nowhere. `free_from` is the earliest time at which it could, as things are booked.
+
+    `could_serve`: machines that would do if nobody had them.
+    """
+
+    reasons: tuple[Reason, ...]
+    free_from: int | None = None
+    could_serve: frozenset[uuid.UUID] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How a host could serve the request: from when, with which slots, how many left over."""
+
+    host: Host
+    slots: tuple[Slot, ...]
+    from_: int
+    left_over: int
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Fewest GPUs left over, then smallest memory, then the name."""
+        return self.left_over, sum(slot.memory for slot in self.slots), self.host.name
+
+
+def place(
+    hosts: Sequence[Host], request: AllocateRequest, starts_at: int, *, now: bool
+) -> Placement | Refused:
+    """The best fit for [starts_at, ends_at) of `request`; `now`: it is to start at this moment."""
+    open_hosts = [host for host in hosts if not host.obstacles]
+    fits = [fit for host in open_hosts if (fit := _fit(host, request, starts_at, now)) is not None]
+    free = [fit for fit in fits if fit.from_ <= starts_at]
+    if free:
+        best = min(free, key=lambda fit: fit.rank)
+        return Placement(
+            best.host.machine_id,
+            tuple(slot.gpu_id for slot in sorted(best.slots, key=lambda slot: slot.index)),
+            request.gpu_count == 0,
+        )
+    could_serve = frozenset(fit.host.machine_id for fit in fits)
+    if fits:
+        earliest = min(fit.from_ for fit in fits)
+        known = earliest if earliest < request.ends_at else None
+        return Refused((_taken(request),), known, could_serve)
+    if request.machine_id is not None and hosts:
+        reasons = hosts[0].obstacles or (_unusable(),)
+        return Refused(reasons, None, could_serve)
+    return Refused((_no_match(),), None, could_serve)
+
+
+def _fit(host: Host, request: AllocateRequest, starts_at: int, now: bool) -> _Fit | None:
+    needed = request.requirement
+    if request.gpu_count == 0:
+        if needed is not None and not (host.slots and all(_as(needed, s) for s in host.slots)):
+            return None
+        from_ = NEVER if now and host.occupied else host.free_from
+        return _Fit(host, host.slots, from_, len(host.slots))
+    if request.gpu_ids is not None:
+        wanted = [slot for slot in host.slots if slot.gpu_id in request.gpu_ids]
+        if len(wanted) < request.gpu_count or not all(slot.usable for slot in wanted):
+            return None
+    else:
+        wanted = [slot for slot in host.slots if needed is not None and _as(needed, slot)]
+        if len(wanted) < request.gpu_count:
+            return None
+    # Those free soonest, and of the free ones the smallest.
+    order = sorted(
+        wanted, key=lambda slot: (max(_free(slot, now), starts_at), slot.memory, slot.index)
+    )
+    chosen = order[: request.gpu_count]
+    free = [slot for slot in host.slots if slot.usable and _free(slot, now) <= starts_at]
+    return _Fit(
+        host, tuple(chosen), max(_free(slot, now) for slot in chosen), len(free) - len(chosen)
+    )
+
+
+def _free(slot: Slot, now: bool) -> int:
+    return NEVER if now and slot.occupied else slot.free_from
+
+
+def _as(needed: Requirement, slot: Slot) -> bool:
+    return (
+        slot.usable
+        and (needed.gpu_model or "").lower() in slot.model.lower()
+        and slot.memory >= (needed.gpu_memory_at_least or 0)
+    )
+
+
+def _taken(request: AllocateRequest) -> Reason:
+    what = "this machine" if request.gpu_ids is None else "one of these GPUs"
+    if request.machine_id is None:
+        what = "every machine that fits"
+    return Reason(ReasonCode.NO_CAPACITY, f"Somebody has {what} for that time, or part of it.")
+
+
+def _unusable() -> Reason:
+    return Reason(
+        ReasonCode.NO_CAPACITY, "One of these GPUs does not work, or is not there any more."
+    )
+
+
+def _no_match() -> Reason:
+    return Reason(
+        ReasonCode.NO_CAPACITY,
+        "No machine that may be used has what the requirement asks for: look at gpuModel, "
+        "gpuCount, gpuMemoryAtLeast and labels.",
+    )

@@ -1,0 +1,129 @@
+"""Allocations as their users and admins see them."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tortoise.expressions import Q, Subquery
+from tortoise.queryset import QuerySet
+
+from remotegpu_core.actor import Actor, Scope
+from remotegpu_core.errors import NotFound
+from remotegpu_core.models import Allocation, Booking, CleaningReceipt, Gpu, Machine, Membership
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.services.ledger import ledger
+from remotegpu_core.states import AllocationState
+
+
+class AllocationOrderField(StrEnum):
+    CREATED_AT = "CREATED_AT"
+    STARTS_AT = "STARTS_AT"
+    ENDS_AT = "ENDS_AT"
+
+
+_COLUMNS = {
+    AllocationOrderField.CREATED_AT: "created_at",
+    AllocationOrderField.STARTS_AT: "starts_at",
+    AllocationOrderField.ENDS_AT: "ends_at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationFilter:
+    """Everything given must hold; of states, any."""
+
+    state: Collection[AllocationState] | None = None
+    user_id: uuid.UUID | None = None
+    workspace_id: uuid.UUID | None = None
+    machine_id: uuid.UUID | None = None
+    mine: bool | None = None
+
+
+def visible_allocations(actor: Actor) -> QuerySet[Allocation]:
+    """All for admins; for others their own, and those in their workspaces."""
+    actor.require_scope(Scope.READ)
+    if actor.sees_all_machines:
+        return Allocation.all()
+    user_id = actor.require_user()
+    member = Membership.filter(user_id=user_id).values("workspace_id")
+    return Allocation.filter(Q(user_id=user_id) | Q(workspace_id__in=Subquery(member)))
+
+
+async def visible_allocation(
+    actor: Actor, allocation_id: uuid.UUID, *, field: str = "id"
+) -> Allocation:
+    """Raises NotFound when there is none, or not for this caller."""
+    allocation = await visible_allocations(actor).filter(id=allocation_id).first()
+    if allocation is None:
+        raise NotFound("There is no such allocation.", field=field)
+    return allocation
+
+
+async def allocations_by_id(actor: Actor, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Allocation]:
+    """Of `ids`, the allocations that the caller may see."""
+    if not ids or not actor.is_signed_in:
+        return {}
+    return {row.id: row for row in await visible_allocations(actor).filter(id__in=list(ids))}
+
+
+async def list_allocations(
+    actor: Actor,
+    request: PageRequest,
+    chosen: AllocationFilter,
+    *,
+    order_field: AllocationOrderField = AllocationOrderField.CREATED_AT,
+    descending: bool = True,
+) -> Page[Allocation]:
+    """The allocations that the caller sees, newest first."""
+    query = visible_allocations(actor)
+    if chosen.state is not None:
+        query = query.filter(state__in=list(chosen.state))
+    if chosen.user_id is not None:
+        query = query.filter(user_id=chosen.user_id)
+    if chosen.workspace_id is not None:
+        query = query.filter(workspace_id=chosen.workspace_id)
+    if chosen.machine_id is not None:
+        query = query.filter(machine_id=chosen.machine_id)
+    if chosen.mine:
+        query = query.filter(user_id=actor.require_user())
+    return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)
+
+
+async def gpus_of_allocations(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Gpu]]:
+    """GPUs by allocation, by their index: those of now for what lives, those it had for the rest."""
+    found: dict[uuid.UUID, list[Gpu]] = {allocation_id: [] for allocation_id in ids}
+    bookings = Booking.filter(allocation_id__in=list(ids), gpu__removed_at=None)
+    for booking in await bookings.exclude(gpu_id=None).select_related("gpu"):
+        if booking.gpu is not None:
+            found[booking.allocation_id].append(booking.gpu)
+    for gpus in found.values():
+        gpus.sort(key=lambda gpu: (gpu.index, gpu.uuid))
+    return found
+
+
+async def receipts_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, CleaningReceipt]:
+    """The receipt by allocation."""
+    rows = await CleaningReceipt.filter(allocation_id__in=list(ids)).order_by("id")
+    return {row.allocation_id: row for row in rows}
+
+
+@contextlib.asynccontextmanager
+async def lock_allocation(
+    actor: Actor, allocation_id: uuid.UUID
+) -> AsyncIterator[tuple[Allocation, Machine | None]]:
+    """An allocation that the caller sees, with the ledger of its machine, as it is by then.
+
+    Raises:
+        NotFound: there is none, or not for the caller.
+    """
+    while True:
+        known = await visible_allocation(actor, allocation_id)
+        async with ledger(known.machine_id) as machine:
+            allocation = await Allocation.get(id=allocation_id)
+            if allocation.machine_id != known.machine_id:
+                # It was placed meanwhile: its machine is locked first.
+                continue
+            yield allocation, machine
+            return

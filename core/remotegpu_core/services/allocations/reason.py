@@ -1,0 +1,27 @@
+"""Why an allocation cannot start, or has not started yet."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    """NOT_ENABLED: the host's own policy does not let the control plane allocate it."""
+
+    NO_CAPACITY = "NO_CAPACITY"
+    QUOTA = "QUOTA"
+    STARTS_LATER = "STARTS_LATER"
+    STARTING = "STARTING"
+    OCCUPIED = "OCCUPIED"
+    MACHINE_OFFLINE = "MACHINE_OFFLINE"
+    MACHINE_DRAINING = "MACHINE_DRAINING"
+    MACHINE_OUT_OF_SERVICE = "MACHINE_OUT_OF_SERVICE"
+    HOST_NOT_ACCEPTED = "HOST_NOT_ACCEPTED"
+    NOT_ENABLED = "NOT_ENABLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`message` is for people."""
+
+    code: ReasonCode
+    message: str
