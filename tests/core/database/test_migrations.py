@@ -16,7 +16,14 @@ from remotegpu_core.settings import Settings
 from tests.core.database.test_constraints import insert
 from tests.core.people import make_user
 
-NAMES = ["0001_initial", "0002_constraints", "0003_allocations", "0004_exclusive", "0005_leases"]
+NAMES = [
+    "0001_initial",
+    "0002_constraints",
+    "0003_allocations",
+    "0004_exclusive",
+    "0005_leases",
+    "0006_claims",
+]
 
 MIGRATE = """
 import asyncio, sys

@@ -110,7 +110,7 @@ def _fit(host: Host, request: AllocateRequest, starts_at: int, now: bool) -> _Fi
     if request.gpu_count == 0:
         if needed is not None and not (host.slots and all(_as(needed, s) for s in host.slots)):
             return None
-        from_ = NEVER if now and host.occupied else host.free_from
+        from_ = _free(host, starts_at, now)
         return _Fit(host, host.slots, from_, len(host.slots))
     if request.gpu_ids is not None:
         wanted = [slot for slot in host.slots if slot.gpu_id in request.gpu_ids]
@@ -122,17 +122,23 @@ def _fit(host: Host, request: AllocateRequest, starts_at: int, now: bool) -> _Fi
             return None
     # Those free soonest, and of the free ones the smallest.
     order = sorted(
-        wanted, key=lambda slot: (max(_free(slot, now), starts_at), slot.memory, slot.index)
+        wanted,
+        key=lambda slot: (max(_free(slot, starts_at, now), starts_at), slot.memory, slot.index),
     )
     chosen = order[: request.gpu_count]
-    free = [slot for slot in host.slots if slot.usable and _free(slot, now) <= starts_at]
+    free = [slot for slot in host.slots if slot.usable and _free(slot, starts_at, now) <= starts_at]
     return _Fit(
-        host, tuple(chosen), max(_free(slot, now) for slot in chosen), len(free) - len(chosen)
+        host,
+        tuple(chosen),
+        max(_free(slot, starts_at, now) for slot in chosen),
+        len(free) - len(chosen),
     )
 
 
-def _free(slot: Slot, now: bool) -> int:
-    return NEVER if now and slot.occupied else slot.free_from
+def _free(what: Slot | Host, starts_at: int, now: bool) -> int:
+    """From when it is free. Nobody knows of what is occupied beyond its time."""
+    overdue = now and what.occupied and what.free_from <= starts_at
+    return NEVER if overdue else what.free_from
 
 
 def _as(needed: Requirement, slot: Slot) -> bool:

@@ -1,0 +1,1 @@
+"""Allocations, from asking to the receipt."""
