@@ -178,7 +178,8 @@ def _compare(who: str, limits: Limits, used: Usage, claim: Claim) -> None:
         # What asks for no more of something is not refused for it.
         if limit is not None and more > 0 and has + more > limit:
             raise QuotaExceeded(
-                f"{who} may have {limit} {name}: {has:g} are taken and this asks for {more:g}. "
+                f"{who} may have {limit} {name}: {round(has, 1):g} are taken and this asks "
+                f"for {round(more, 1):g}. "
                 "Release something, ask for less, or ask an admin for a larger quota."
             )
 
