@@ -11,6 +11,7 @@ from remotegpu_core.bus.bus import Bus
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.live.changes import ChangeFeed
+from remotegpu_core.live.operations import OperationFeed
 from remotegpu_core.live.samples import SampleFeed
 from remotegpu_core.models import AllocationEvent, MachineChange
 from remotegpu_core.rates import Rates
@@ -36,6 +37,7 @@ class ControlPlane:
     samples: SampleFeed = field(init=False)
     changes: ChangeFeed[MachineChange] = field(init=False)
     allocations: ChangeFeed[AllocationEvent] = field(init=False)
+    operations: OperationFeed = field(init=False)
     rates: Rates = field(init=False)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
@@ -47,6 +49,7 @@ class ControlPlane:
         self.rates = Rates(self.settings, self.bus.redis if self.settings.redis_url else None)
         self.changes = ChangeFeed(MACHINE_LOG, self.versions)
         self.allocations = ChangeFeed(ALLOCATION_LOG, self.versions)
+        self.operations = OperationFeed(self.versions)
 
 
 @contextlib.asynccontextmanager

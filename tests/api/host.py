@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -16,6 +16,7 @@ from remotegpu_agent.identity import HostKey
 from remotegpu_core.clock import now_ms
 from remotegpu_protocol.agent_link import AgentLink, AgentState, Opening
 from remotegpu_protocol.codec import decode_from_server, encode
+from remotegpu_protocol.commands import Command, Event, EventAck, EventState
 from remotegpu_protocol.inventory import DriverState, GpuInventory, HostInventory, Inventory
 from remotegpu_protocol.limits import SUBPROTOCOL
 from remotegpu_protocol.messages import (
@@ -133,6 +134,17 @@ class Link:
             lambda: next((a for a in self.of(InventoryAck) if a.revision == said.revision), None)
         ) or InventoryAck(-1)
 
+    async def commands(self, count: int) -> list[Command]:
+        """The first `count` commands that came over this link."""
+        await self.until(lambda: len(self.of(Command)) >= count)
+        return self.of(Command)
+
+    async def tell(self, command_id: str, sequence: int, state: EventState, **more: Any) -> None:
+        """Send an event, and wait until it is acknowledged."""
+        self.link.send_event(Event(sequence, command_id, state, self._clock(), **more))
+        await self._flush()
+        await self.until(lambda: any(ack.sequence >= sequence for ack in self.of(EventAck)))
+
     async def heartbeat(self, sequence: int, *, within: float) -> None:
         """Send one by hand, and wait for its answer."""
         await self.send_raw(encode(Heartbeat(sequence, self._clock())))
@@ -217,13 +229,22 @@ class Host:
         #: The id in the graph.
         self.id = ""
 
-    def opening(self, *, machine_id: str | None = None, origin: str | None = None) -> Opening:
+    def opening(
+        self,
+        *,
+        machine_id: str | None = None,
+        origin: str | None = None,
+        journal: tuple[str, int] | None = None,
+    ) -> Opening:
+        """`journal`: its id and the last sequence in it; without one it takes no commands."""
         return connecting(
             self.key,
             machine_id=machine_id or self.machine_id,
             origin=origin or self.server.origin,
             agent_version="1.2.3",
             boot_id=BOOT,
+            journal_id=None if journal is None else journal[0],
+            last_sequence=None if journal is None else journal[1],
         )
 
     async def enroll(

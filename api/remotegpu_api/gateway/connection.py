@@ -14,11 +14,13 @@ from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Machine
-from remotegpu_core.services import enrollments, presence
+from remotegpu_core.services import enrollments, journals, presence
+from remotegpu_core.services.events import apply_event
 from remotegpu_core.services.inventory import apply_inventory
 from remotegpu_core.states import Lifecycle
 from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.close_codes import CloseCode
+from remotegpu_protocol.commands import Command, Event
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
     Overloaded,
@@ -64,6 +66,11 @@ class AgentConnection:
         self.machine_name = ""
         self.epoch = 0
         self.source = source
+        #: Whether the agent keeps a journal; without one it gets no commands.
+        self.takes_commands = False
+        #: When (monotonic seconds) each command was sent that has no event yet, and each cancel.
+        self.sent: dict[uuid.UUID, float] = {}
+        self.cancelled: dict[uuid.UUID, float] = {}
         self.is_superseded = False
         self.link = ServerLink(
             nonce=secrets.token_bytes(NONCE_BYTES),
@@ -160,6 +167,9 @@ class AgentConnection:
     async def watch(self, interval: float, lease: float) -> None:
         """Ask the agent for a sample every `interval` seconds, for `lease` seconds."""
         self.link.watch(interval=interval, lease=lease)
+        await self._flush_quietly()
+
+    async def _flush_quietly(self) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
             await self.flush()
 
@@ -180,6 +190,8 @@ class AgentConnection:
                 await self._note_presence()
             case Inventory():
                 await self._inventory(message)
+            case Event():
+                await self._event(message)
             case Hello():
                 await self._hello(message)
             case Enroll():
@@ -212,6 +224,13 @@ class AgentConnection:
             return
         self.machine_id, self.machine_name = machine.id, machine.name
         self.epoch = connected.epoch
+        await journals.meet(
+            machine.id,
+            self.epoch,
+            journal_id=hello.journal_id,
+            last_sequence=hello.last_sequence,
+        )
+        self.takes_commands = hello.journal_id is not None
         self._outlet = Outlet(machine.id, self.epoch)
         self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
         await self._gateway.connected(self)
@@ -264,6 +283,38 @@ class AgentConnection:
         if outlet is None or self.is_superseded or isinstance(frame, str):
             return True
         return self._writer.sample(outlet, self.link.corrected(metrics.sampled_at), frame)
+
+    async def command(self, command: Command) -> None:
+        """Hand a command over.
+
+        Raises:
+            ProtocolError: it cannot be sent; the link goes on.
+        """
+        self.link.command(command)
+        await self._flush_quietly()
+
+    async def cancel(self, command_id: str) -> None:
+        """Take a command back, as far as that goes."""
+        self.link.cancel(command_id)
+        await self._flush_quietly()
+
+    async def _event(self, event: Event) -> None:
+        if self.machine_id is None:
+            return
+        try:
+            applied = await apply_event(self.machine_id, self.epoch, event)
+        except DATABASE_ERRORS as error:
+            # Not acknowledged, so the agent sends it again.
+            log.warning("agent.event_waits", machine=self.machine_name, error=str(error))
+            return
+        if applied.stale:
+            self.link.refuse(Superseded("A newer connection of this machine took over."))
+            return
+        self.link.acknowledge_events(applied.acknowledge)
+        if applied.settled:
+            with contextlib.suppress(ValueError):
+                self.sent.pop(uuid.UUID(event.command_id), None)
+            await self._plane.bus.nudge("event")
 
     async def _note_presence(self) -> None:
         if self._outlet is not None and not self._writer.note(self._outlet, now_ms()):

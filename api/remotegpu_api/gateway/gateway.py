@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket
 
 from remotegpu_api.callers import source_address
 from remotegpu_api.gateway.connection import AgentConnection
+from remotegpu_api.gateway.dispatcher import Dispatcher
 from remotegpu_api.gateway.presence_duty import PresenceDuty
 from remotegpu_api.places import Places
 from remotegpu_core.bus.keys import FENCE, WATCH
@@ -33,6 +34,7 @@ class Gateway:
         self.plane = plane
         self.links: dict[uuid.UUID, AgentConnection] = {}
         self._presence = PresenceDuty(plane, self.links)
+        self.dispatcher = Dispatcher(plane, self.links)
         #: Every socket, those too that have not said who they are.
         self._sockets: set[AgentConnection] = set()
         self._places = Places("agents", "address")
@@ -44,6 +46,7 @@ class Gateway:
         await self.plane.bus.listener.subscribe(WATCH, self._rate_wished)
         await self.plane.bus.listener.subscribe(FENCE, self._fenced)
         await self._presence.start()
+        self.dispatcher.start()
         self._ticker = asyncio.create_task(
             keep_running("gateway", self._tick), name="gateway-ticker"
         )
@@ -51,6 +54,7 @@ class Gateway:
     async def stop(self) -> None:
         """Let the agents go: they look for another replica at once."""
         await end(self._ticker)
+        await self.dispatcher.stop()
         for connection in tuple(self._sockets):
             connection.link.close(CloseCode.GOING_AWAY, "The control plane is going away.")
         await asyncio.gather(*(connection.tick() for connection in tuple(self._sockets)))
@@ -100,6 +104,7 @@ class Gateway:
         await self.plane.bus.fence(machine_id, connection.epoch)
         await self.plane.bus.nudge("presence")
         self._run(self._set_rate(machine_id))
+        self.dispatcher.look()
 
     async def enrolled(self, machine_id: uuid.UUID, epoch: int) -> None:
         """A host was enrolled: a link that its machine's old key opened is over."""

@@ -1,18 +1,19 @@
 """The outbox: commands from the transaction that wants them to the journal of the host."""
 
 import uuid
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
 from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Command
-from remotegpu_core.states import FINAL, CommandState, sources_of
+from remotegpu_core.states import FINAL, CommandState, Presence, sources_of
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.kinds import KINDS, CommandKind, pack_arguments, read_result
-from remotegpu_protocol.limits import COMMAND_WINDOW
 
 #: States in which a command is still the outbox's business: not in the host's journal for sure.
 UNACCEPTED: Final = (CommandState.QUEUED, CommandState.SENT)
@@ -52,26 +53,63 @@ async def enqueue(
     )
 
 
-async def waiting(machine_id: uuid.UUID, *, limit: int = COMMAND_WINDOW) -> list[Command]:
-    """Commands of a machine that its host has not accepted yet, in their order."""
+async def waiting(machine_id: uuid.UUID) -> list[Command]:
+    """Commands of one machine that its host has not accepted, in their order."""
+    waits = Command.filter(machine_id=machine_id, state__in=list(UNACCEPTED))
+    return await waits.order_by("sequence")
+
+
+async def waiting_for(replica_id: uuid.UUID, *, limit: int = 1000) -> list[Command]:
+    """Commands of hosts linked to this replica that they have not accepted, in their order.
+
+    Hosts that are held get none.
+    """
     return (
-        await Command.filter(machine_id=machine_id, state__in=list(UNACCEPTED))
+        await Command.filter(
+            state__in=list(UNACCEPTED),
+            machine__replica_id=replica_id,
+            machine__presence=Presence.ONLINE,
+            machine__command_hold=None,
+        )
         .order_by("sequence")
         .limit(limit)
     )
 
 
-async def mark_sent(command_id: uuid.UUID) -> bool:
-    """About to be given to a link. False when it was cancelled or expired meanwhile.
+async def mark_sent(command_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """About to be given to their links: those that were not cancelled or expired meanwhile.
 
     Written before the sending: what a host may have seen is never taken for unseen.
     """
-    now = now_ms()
-    if await Command.filter(id=command_id, state=CommandState.QUEUED).update(
-        state=CommandState.SENT, sent_at=now
-    ):
-        return True
-    return await Command.filter(id=command_id, state=CommandState.SENT).exists()
+    chosen = Command.filter(id__in=list(command_ids))
+    async with transaction():
+        await chosen.filter(state=CommandState.QUEUED).update(
+            state=CommandState.SENT, sent_at=now_ms()
+        )
+        alive = await chosen.filter(state=CommandState.SENT).values_list("id", flat=True)
+    return set(cast("list[uuid.UUID]", alive))
+
+
+async def cancels_for(
+    replica_id: uuid.UUID, *, limit: int = 1000
+) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Commands that are to be stopped, with their machines, of hosts linked to this replica."""
+    rows = (
+        await Command.filter(
+            cancel_requested_at__not_isnull=True,
+            state__in=[CommandState.SENT, CommandState.ACCEPTED, CommandState.RUNNING],
+            machine__replica_id=replica_id,
+        )
+        .order_by("sequence")
+        .limit(limit)
+        .values_list("id", "machine_id")
+    )
+    return cast("list[tuple[uuid.UUID, uuid.UUID]]", rows)
+
+
+async def prune(older_than: int) -> int:
+    """Forget commands that ended before `older_than` (milliseconds), and return how many."""
+    return await Command.filter(finished_at__lt=older_than).delete()
 
 
 async def move(

@@ -20,6 +20,7 @@ from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.hosts import EXPECTED_JOURNAL
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.errors import InvalidValue
@@ -226,6 +227,10 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
         # A connection that the old key opened is over; its end will not be told under this epoch.
         machine.epoch += 1
         machine.replica_id = None
+        # A host that was made anew has another journal, and is accepted with it.
+        machine.journal_id = EXPECTED_JOURNAL
+        machine.former_boot_ids = None
+        machine.command_hold = None
         was_online = machine.presence is Presence.ONLINE
         if was_online:
             machine.presence = Presence.UNREACHABLE
@@ -236,6 +241,9 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
                 "agent_version",
                 "epoch",
                 "replica_id",
+                "journal_id",
+                "former_boot_ids",
+                "command_hold",
                 "presence",
             ]
         )

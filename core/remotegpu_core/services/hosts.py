@@ -11,6 +11,10 @@ from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import Lifecycle, sources_of
 
+#: Stands for a journal in `Machine.journal_id` after a host was enrolled anew or accepted: whichever
+#: comes is taken, and what was sent to the old one is lost.
+EXPECTED_JOURNAL = ""
+
 CLONED = (
     "Two hosts use this machine's key: an earlier boot of it connected again. Enrol one of them "
     "anew with --replace, stop the other, then accept the host."
@@ -50,7 +54,7 @@ async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
         values: dict[str, object] = {
             "command_hold": None,
             "former_boot_ids": None,
-            "journal_id": None,
+            "journal_id": EXPECTED_JOURNAL,
             "event_sequence": 0,
             "epoch": machine.epoch + 1,
         }

@@ -125,7 +125,7 @@ async def answer(
 ) -> bool:
     """The host says how a command ended, as an event of its journal would be applied."""
     async with ledger(command.machine_id):
-        await commands.mark_sent(command.id)
+        await commands.mark_sent([command.id])
         packed = None if result is None else msgspec.to_builtins(result)
         error = None if state is CommandState.SUCCEEDED else ("TRIED", "it did not work")
         if not await commands.move(command.id, state, result=packed, error=error):

@@ -228,7 +228,7 @@ class Allocations(RuleBasedStateMachine):
         async def see() -> None:
             command = self._pick(await commands.waiting(self.host.id), which)
             if command is not None:
-                await commands.mark_sent(command.id)
+                await commands.mark_sent([command.id])
 
         self.run(see())
 

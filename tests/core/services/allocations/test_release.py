@@ -226,7 +226,7 @@ async def test_released_while_the_host_starts_it(
     host = await make_host("one")
     allocation = await get(admin, settings, host)
     (start,) = await waiting(allocation)
-    assert await commands.mark_sent(start.id)
+    assert await commands.mark_sent([start.id])
     assert (await release(admin, allocation.id))[0].state is RECLAIMING
     assert (await Command.get(id=start.id)).cancel_requested_at is not None
     await answer(start, CommandState.SUCCEEDED if begun else CommandState.REFUSED)
@@ -251,7 +251,7 @@ async def test_operations_are_called_off(settings: Settings, admin: Actor) -> No
     ):
         allocation, operation = await allocate(admin, settings, asking(host))
         (start,) = await waiting(allocation)
-        await commands.mark_sent(start.id)
+        await commands.mark_sent([start.id])
         operation = await cancel_operation(admin, operation.id)
         assert operation.state is OperationState.RUNNING
         assert operation.cancel_requested_at is not None
