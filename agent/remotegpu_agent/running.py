@@ -33,6 +33,7 @@ def run_agent(
     policy: Path = DEFAULT_PATH,
     proxy: str | None = None,
     times: AgentTimes | None = None,
+    desk: CommandDesk | None = None,
 ) -> None:
     """Run the agent of `directory` until SIGTERM or SIGINT.
 
@@ -43,7 +44,7 @@ def run_agent(
     load_identity(directory)
     with directory.locked():
         identity = load_identity(directory)
-        desk = make_desk(directory, settings, policy)
+        desk = desk or make_desk(directory, settings, policy)
         asyncio.run(_run(identity, directory, settings, desk, proxy=proxy, times=times))
         _log.info("stopped", machine=identity.machine_name)
 
