@@ -1,5 +1,6 @@
 """Log lines: one event a line, to standard error."""
 
+import contextlib
 import logging
 import sys
 from typing import Final
@@ -36,10 +37,21 @@ def configure_logs(level: str, form: str) -> None:
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_ToStructlog()], force=True)
+
+
+class _Lines(structlog.PrintLogger):
+    """A log file on a full disk, or a reader that went away, must not end the agent."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class _ToStructlog(logging.Handler):

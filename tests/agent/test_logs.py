@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
 import logging, structlog
@@ -37,6 +38,20 @@ def test_json_is_one_object_a_line() -> None:
     assert found[0]["machine"] == "nöde"
     assert found[0]["level"] == "info"
     assert "ZeroDivisionError" in found[2]["exception"]
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    script = SCRIPT.format(level="info", form="json") + "print('still here')"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    assert done.stdout == "still here\n"
 
 
 def test_console_is_for_people() -> None:

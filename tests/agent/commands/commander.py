@@ -33,6 +33,8 @@ class Commander:
 
     plane: ControlPlane
     acknowledges: bool = True
+    #: Events that get lost when they come for the first time, as beyond the rate of messages.
+    lost: set[int] = field(default_factory=set)
     given: dict[str, Command] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     applied: list[Event] = field(default_factory=list)
@@ -148,6 +150,9 @@ class Commander:
             peer.link.cancel(command_id)
 
     def _apply(self, peer: Peer, event: Event) -> None:
+        if event.sequence in self.lost:
+            self.lost.discard(event.sequence)
+            return
         first = self._heard.setdefault(id(peer), event.sequence) == event.sequence
         if event.sequence <= self._last:
             self.twice += 1

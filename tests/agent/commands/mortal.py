@@ -5,6 +5,7 @@ The process is forked from one that has the agent's modules already, since many 
 
 import asyncio
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -36,10 +37,25 @@ _TIMES = AgentTimes(pauses=Pauses(first_low=0.01, first_high=0.05, cap=0.1, perm
 
 @dataclass(frozen=True)
 class Death:
-    """Killed when the moment comes for this time; never, when it does not come so often."""
+    """Killed when the moment comes for this time; never, when it does not come so often.
+
+    `full`: the disk is full from then on instead, until `make_room`.
+    """
 
     moment: str = ""
     time: int = 1
+    full: bool = False
+
+
+def fill_disk(process: int | None) -> None:
+    """From now on the process cannot make any file longer, as on a disk that is full."""
+    assert process is not None
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+def make_room(process: int | None) -> None:
+    assert process is not None
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
 class Effects:
@@ -68,7 +84,10 @@ class Mortal:
     def __call__(self, moment: str) -> None:
         self._seen[moment] += 1
         if moment == self._death.moment and self._seen[moment] == self._death.time:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self._death.full:
+                fill_disk(os.getpid())
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class EffectHandler(Handler[AllocationStart]):
@@ -106,7 +125,7 @@ def live(directory: Path, effects: Path, looks_up: bool, death: Death) -> None:
         {handler.kind.name: handler},
         SimulatedPolicy(),
         disk=disk,
-        times=DeskTimes(event_retry=0.3),
+        times=DeskTimes(event_retry=0.3, reopen=0.2),
         witness=witness,
     )
     run_agent(state, SourceSettings(SourceKind.NONE), times=_TIMES, desk=desk)
