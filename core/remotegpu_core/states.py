@@ -99,65 +99,80 @@ _COMMAND_ENDS: Final = frozenset(
     }
 )
 
-TRANSITIONS: Final[dict[StrEnum, frozenset[StrEnum]]] = {
-    # An agent that answers is back, from wherever it was; silence takes two steps.
-    Presence.ONLINE: frozenset({Presence.UNREACHABLE}),
-    Presence.UNREACHABLE: frozenset({Presence.ONLINE, Presence.LOST}),
-    Presence.LOST: frozenset({Presence.ONLINE}),
-    # Nothing leaves RETIRED; a quarantine ends in service or in maintenance.
-    Lifecycle.IN_SERVICE: frozenset(
-        {Lifecycle.MAINTENANCE, Lifecycle.QUARANTINED, Lifecycle.RETIRED}
-    ),
-    Lifecycle.MAINTENANCE: frozenset(
-        {Lifecycle.IN_SERVICE, Lifecycle.QUARANTINED, Lifecycle.RETIRED}
-    ),
-    Lifecycle.QUARANTINED: frozenset(
-        {Lifecycle.IN_SERVICE, Lifecycle.MAINTENANCE, Lifecycle.RETIRED}
-    ),
-    Lifecycle.RETIRED: frozenset(),
-    # Health is a reading: any value may follow any other.
-    Health.HEALTHY: frozenset({Health.DEGRADED, Health.UNHEALTHY}),
-    Health.DEGRADED: frozenset({Health.HEALTHY, Health.UNHEALTHY}),
-    Health.UNHEALTHY: frozenset({Health.HEALTHY, Health.DEGRADED}),
-    # What was held comes back clean, or not at all: nothing skips RECLAIMING once the host may
-    # have begun. One that failed to start is cleaned too, and FAILED after that.
-    AllocationState.PENDING: frozenset(set(AllocationState) - {AllocationState.PENDING}),
-    AllocationState.ACTIVE: frozenset({AllocationState.RECLAIMING}),
-    AllocationState.RECLAIMING: frozenset({AllocationState.RELEASED, AllocationState.FAILED}),
-    AllocationState.RELEASED: frozenset(),
-    AllocationState.FAILED: frozenset(),
-    OperationState.PENDING: frozenset(set(OperationState) - {OperationState.PENDING}),
-    OperationState.RUNNING: frozenset(
-        set(OperationState) - {OperationState.PENDING, OperationState.RUNNING}
-    ),
-    OperationState.SUCCEEDED: frozenset(),
-    OperationState.FAILED: frozenset(),
-    OperationState.CANCELLED: frozenset(),
-    # A host that comes back may know what nobody could tell.
-    OperationState.INDETERMINATE: frozenset({OperationState.SUCCEEDED, OperationState.FAILED}),
-    StepState.PENDING: frozenset(set(StepState) - {StepState.PENDING}),
-    StepState.RUNNING: frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED}),
-    StepState.SUCCEEDED: frozenset(),
-    StepState.FAILED: frozenset({StepState.SUCCEEDED}),
-    StepState.SKIPPED: frozenset(),
-    # One that was never sent can be taken back here; of one that was, only the host knows the end.
-    CommandState.QUEUED: frozenset(
-        {
-            CommandState.SENT,
-            CommandState.CANCELLED,
-            CommandState.EXPIRED,
-            CommandState.INDETERMINATE,
-        }
-    ),
-    CommandState.SENT: _COMMAND_ENDS | {CommandState.ACCEPTED, CommandState.RUNNING},
-    CommandState.ACCEPTED: _COMMAND_ENDS | {CommandState.RUNNING},
-    CommandState.RUNNING: _COMMAND_ENDS,
-    CommandState.SUCCEEDED: frozenset(),
-    CommandState.FAILED: frozenset(),
-    CommandState.REFUSED: frozenset(),
-    CommandState.EXPIRED: frozenset(),
-    CommandState.CANCELLED: frozenset(),
-    CommandState.INDETERMINATE: _COMMAND_ENDS - {CommandState.INDETERMINATE},
+# By type: values of different enums that are spelt alike are one key of a dictionary.
+TRANSITIONS: Final[dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]]] = {
+    Presence: {
+        # An agent that answers is back, from wherever it was; silence takes two steps.
+        Presence.ONLINE: frozenset({Presence.UNREACHABLE}),
+        Presence.UNREACHABLE: frozenset({Presence.ONLINE, Presence.LOST}),
+        Presence.LOST: frozenset({Presence.ONLINE}),
+    },
+    Lifecycle: {
+        # Nothing leaves RETIRED; a quarantine ends in service or in maintenance.
+        Lifecycle.IN_SERVICE: frozenset(
+            {Lifecycle.MAINTENANCE, Lifecycle.QUARANTINED, Lifecycle.RETIRED}
+        ),
+        Lifecycle.MAINTENANCE: frozenset(
+            {Lifecycle.IN_SERVICE, Lifecycle.QUARANTINED, Lifecycle.RETIRED}
+        ),
+        Lifecycle.QUARANTINED: frozenset(
+            {Lifecycle.IN_SERVICE, Lifecycle.MAINTENANCE, Lifecycle.RETIRED}
+        ),
+        Lifecycle.RETIRED: frozenset(),
+    },
+    Health: {
+        # Health is a reading: any value may follow any other.
+        Health.HEALTHY: frozenset({Health.DEGRADED, Health.UNHEALTHY}),
+        Health.DEGRADED: frozenset({Health.HEALTHY, Health.UNHEALTHY}),
+        Health.UNHEALTHY: frozenset({Health.HEALTHY, Health.DEGRADED}),
+    },
+    AllocationState: {
+        # What was held comes back clean, or not at all: nothing skips RECLAIMING once the host may
+        # have begun. One that failed to start is cleaned too, and FAILED after that.
+        AllocationState.PENDING: frozenset(set(AllocationState) - {AllocationState.PENDING}),
+        AllocationState.ACTIVE: frozenset({AllocationState.RECLAIMING}),
+        AllocationState.RECLAIMING: frozenset({AllocationState.RELEASED, AllocationState.FAILED}),
+        AllocationState.RELEASED: frozenset(),
+        AllocationState.FAILED: frozenset(),
+    },
+    OperationState: {
+        OperationState.PENDING: frozenset(set(OperationState) - {OperationState.PENDING}),
+        OperationState.RUNNING: frozenset(
+            set(OperationState) - {OperationState.PENDING, OperationState.RUNNING}
+        ),
+        OperationState.SUCCEEDED: frozenset(),
+        OperationState.FAILED: frozenset(),
+        OperationState.CANCELLED: frozenset(),
+        # A host that comes back may know what nobody could tell.
+        OperationState.INDETERMINATE: frozenset({OperationState.SUCCEEDED, OperationState.FAILED}),
+    },
+    StepState: {
+        StepState.PENDING: frozenset(set(StepState) - {StepState.PENDING}),
+        StepState.RUNNING: frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED}),
+        StepState.SUCCEEDED: frozenset(),
+        StepState.FAILED: frozenset({StepState.SUCCEEDED}),
+        StepState.SKIPPED: frozenset(),
+    },
+    CommandState: {
+        # One that was never sent can be taken back here; of one that was, only the host knows the end.
+        CommandState.QUEUED: frozenset(
+            {
+                CommandState.SENT,
+                CommandState.CANCELLED,
+                CommandState.EXPIRED,
+                CommandState.INDETERMINATE,
+            }
+        ),
+        CommandState.SENT: _COMMAND_ENDS | {CommandState.ACCEPTED, CommandState.RUNNING},
+        CommandState.ACCEPTED: _COMMAND_ENDS | {CommandState.RUNNING},
+        CommandState.RUNNING: _COMMAND_ENDS,
+        CommandState.SUCCEEDED: frozenset(),
+        CommandState.FAILED: frozenset(),
+        CommandState.REFUSED: frozenset(),
+        CommandState.EXPIRED: frozenset(),
+        CommandState.CANCELLED: frozenset(),
+        CommandState.INDETERMINATE: _COMMAND_ENDS - {CommandState.INDETERMINATE},
+    },
 }
 
 #: What is over: nothing more is expected of it.
@@ -179,4 +194,5 @@ FINAL: Final[frozenset[StrEnum]] = frozenset(
 
 def sources_of(target: StrEnum) -> frozenset[StrEnum]:
     """The states from which `target` may be reached; for conditional updates."""
-    return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
+    table = TRANSITIONS[type(target)]
+    return frozenset(source for source, targets in table.items() if target in targets)

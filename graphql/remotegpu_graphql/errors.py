@@ -20,6 +20,9 @@ class ErrorCode(StrEnum):
     LOCKED_OUT = "LOCKED_OUT"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
     FORBIDDEN = "FORBIDDEN"
+    NO_CAPACITY = "NO_CAPACITY"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
 
 
 graph_enum(
@@ -32,7 +35,11 @@ graph_enum(
         "INVALID_CREDENTIALS": "The user name or the password is wrong.",
         "LOCKED_OUT": "Too many failed attempts: wait as long as the message says.",
         "LIMIT_EXCEEDED": "A bound of the service: remove something first.",
-        "FORBIDDEN": "You may not give what you do not have, such as a token's scope.",
+        "FORBIDDEN": "You may not give what you do not have, such as a token's scope, nor act on "
+        "what is somebody else's.",
+        "NO_CAPACITY": "Nothing that fits is free for that time; the message says from when it is.",
+        "QUOTA_EXCEEDED": "You, or the workspace, would have more than the quota allows.",
+        "IDEMPOTENCY_KEY_REUSED": "The key came with another input before: take a new one.",
     },
 )
 

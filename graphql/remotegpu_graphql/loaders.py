@@ -25,6 +25,7 @@ from remotegpu_core.services import (
     access,
     api_tokens,
     audit,
+    availability,
     enrollments,
     machines,
     users,
@@ -66,6 +67,9 @@ class Loaders:
         self.gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(machines.gpus_of)
         self.labels: DataLoader[uuid.UUID, list[MachineLabel]] = _every(machines.labels_of)
         self.members: DataLoader[uuid.UUID, list[Membership]] = _every(workspaces.members_of)
+        self.claims: DataLoader[uuid.UUID, availability.Claims | None] = _one(
+            availability.claims_of
+        )
         self.live: DataLoader[uuid.UUID, Live | None] = _one(
             lambda ids: context.plane.bus.live(ids)
         )

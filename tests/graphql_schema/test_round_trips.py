@@ -74,7 +74,8 @@ async def test_contract_documents(scaled_out: ControlPlane, redis_server: RedisS
 async def test_machines_ask_the_database_this_often(
     plane: ControlPlane, embedded_settings: Settings
 ) -> None:
-    """The page, its count, GPUs and labels: nothing that could be left out."""
+    """The page, its count, GPUs and labels, and who holds machines and GPUs, one level after the
+    other: nothing that could be left out."""
     assert embedded_settings.database_url is None
     admin = await as_admin()
     for _ in range(3):
@@ -82,7 +83,7 @@ async def test_machines_ask_the_database_this_often(
         await host.publish()
     with statements() as seen:
         await data_of(plane, admin, document("Machines"), {}, operation="Machines")
-    assert len(seen) == 4, seen
+    assert len(seen) == 6, seen
     assert sum('FROM "gpu"' in statement for statement in seen) == 1
     assert sum('FROM "machine_label"' in statement for statement in seen) == 1
 

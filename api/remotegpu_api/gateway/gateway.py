@@ -11,6 +11,7 @@ import structlog
 from starlette.websockets import WebSocket
 
 from remotegpu_api.callers import source_address
+from remotegpu_api.gateway.allocation_duty import AllocationDuty
 from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.dispatcher import Dispatcher
 from remotegpu_api.gateway.presence_duty import PresenceDuty
@@ -35,6 +36,7 @@ class Gateway:
         self.links: dict[uuid.UUID, AgentConnection] = {}
         self._presence = PresenceDuty(plane, self.links)
         self.dispatcher = Dispatcher(plane, self.links)
+        self._allocations = AllocationDuty(plane)
         #: Every socket, those too that have not said who they are.
         self._sockets: set[AgentConnection] = set()
         self._places = Places("agents", "address")
@@ -47,6 +49,7 @@ class Gateway:
         await self.plane.bus.listener.subscribe(FENCE, self._fenced)
         await self._presence.start()
         self.dispatcher.start()
+        await self._allocations.start()
         self._ticker = asyncio.create_task(
             keep_running("gateway", self._tick), name="gateway-ticker"
         )
@@ -58,6 +61,7 @@ class Gateway:
         for connection in tuple(self._sockets):
             connection.link.close(CloseCode.GOING_AWAY, "The control plane is going away.")
         await asyncio.gather(*(connection.tick() for connection in tuple(self._sockets)))
+        await self._allocations.stop()
         await self._presence.stop()
 
     async def serve(self, websocket: WebSocket) -> None:

@@ -79,6 +79,7 @@ class MachineChangeKind(StrEnum):
     LIFECYCLE_CHANGED = ChangeKind.LIFECYCLE_CHANGED
     ACCESS_CHANGED = ChangeKind.ACCESS_CHANGED
     CONFIGURATION_CHANGED = ChangeKind.CONFIGURATION_CHANGED
+    AVAILABILITY_CHANGED = ChangeKind.AVAILABILITY_CHANGED
 
 
 graph_enum(
@@ -93,6 +94,7 @@ graph_enum(
         "LIFECYCLE_CHANGED": "An operator put it in or out of service.",
         "ACCESS_CHANGED": "A grant on it was given or taken.",
         "CONFIGURATION_CHANGED": "An operator changed its name, its labels, or whether it drains.",
+        "AVAILABILITY_CHANGED": "Somebody got some of it, or gave it back.",
     },
 )
 

@@ -1,9 +1,11 @@
+import asyncio
 import uuid
 from typing import Any
 
 import strawberry
 
 from remotegpu_core import models
+from remotegpu_core.services import availability
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
@@ -105,8 +107,9 @@ class Gpu(Node):
     health_reason: str | None = strawberry.field(description="Why it is not HEALTHY.")
 
     @strawberry.field(description="Whether somebody holds it.")
-    def availability(self) -> Availability:
-        return Availability.AVAILABLE
+    async def availability(self, info: Info) -> Availability:
+        claims = await info.context.loaders.claims.load(self.row.machine_id)
+        return availability.of_gpu(claims or {}, self.row.id)
 
     @strawberry.field(description="Where it sits on the PCI bus.")
     def pci_bus_id(self) -> str | None:
@@ -196,9 +199,13 @@ class Machine(Node):
         description="When the agent last said what the host is made of."
     )
 
-    @strawberry.field(description="Whether somebody holds it.")
-    def availability(self) -> Availability:
-        return Availability.AVAILABLE
+    @strawberry.field(description="Whether somebody holds it, or some of it.")
+    async def availability(self, info: Info) -> Availability:
+        loaders = info.context.loaders
+        claims, gpus = await asyncio.gather(
+            loaders.claims.load(self.row.id), loaders.gpus.load(self.row.id)
+        )
+        return availability.of_machine(claims or {}, (gpu.id for gpu in gpus))
 
     @strawberry.field(description="When its agent was last heard; null before the first time.")
     async def last_seen_at(self, info: Info) -> DateTime | None:

@@ -71,8 +71,8 @@ async def test_a_user_gets_gpus_and_the_host_learns_of_it(settings: Settings) ->
         ("reserve", StepState.SUCCEEDED),
         ("start", StepState.SUCCEEDED),
     ]
-    kinds = await AllocationEvent.all().order_by("sequence").values_list("kind", flat=True)
-    assert kinds == ["CREATED", "PLACED", "STARTED"]
+    events = await AllocationEvent.all().order_by("sequence")
+    assert [event.kind for event in events] == ["CREATED", "PLACED", "STARTED"]
     assert await reasons_of([allocation.id]) == {}
 
 

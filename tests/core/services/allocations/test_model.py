@@ -322,7 +322,15 @@ class Allocations(RuleBasedStateMachine):
         for bookings in booked.values():
             for before, after in itertools.pairwise(bookings):
                 assert before.ends_at <= after.starts_at, "booked twice"
-        states = {row.id: row.state for row in await Allocation.all()}
+        every = await Allocation.all()
+        states = {row.id: row.state for row in every}
+        for allocation in every:
+            for booking in (b for rows in booked.values() for b in rows):
+                if booking.allocation_id == allocation.id:
+                    span = (allocation.starts_at, allocation.ends_at)
+                    assert (booking.starts_at, booking.ends_at) == span, (
+                        "promised what is not booked"
+                    )
         for row in (row for rows in taken.values() for row in rows):
             over = states[row.allocation_id] in FINAL
             assert over == (row.closed_at is not None), "who is gone holds nothing"

@@ -58,12 +58,12 @@ def test_when_it_could_be() -> None:
     for count, from_ in ((1, 1100), (2, 1200), (3, 1500)):
         found = place([busy], gpus(count), BEGIN, now=True)
         assert isinstance(found, Refused)
-        assert (found.free_from, found.could_serve) == (from_, {busy.machine_id})
+        assert (found.free_from, found.could_serve) == (from_, frozenset({busy.machine_id}))
     # Beyond its time nobody knows; a reservation is promised all the same.
     overdue = host(2, slot(0, occupied=True), occupied=True)
     found = place([overdue], gpus(1), BEGIN, now=True)
     assert isinstance(found, Refused)
-    assert (found.free_from, found.could_serve) == (None, {overdue.machine_id})
+    assert (found.free_from, found.could_serve) == (None, frozenset({overdue.machine_id}))
     assert isinstance(place([overdue], gpus(1), BEGIN, now=False), Placement)
 
 

@@ -112,16 +112,15 @@ async def test_replicas_expire_once(settings: Settings, admin: Actor) -> None:
             for other in others:
                 assert other.stdout is not None
                 assert await other.stdout.readline() == b"ready\n"
-            own, *told = await asyncio.gather(
-                asyncio.gather(*(expire_due() for _ in range(4))),
-                *(other.communicate(b"go\n") for other in others),
-            )
+            told = asyncio.gather(*(other.communicate(b"go\n") for other in others))
+            own = await asyncio.gather(*(expire_due() for _ in range(4)))
+            outputs = [output for output, _ in await told]
     finally:
         for other in others:
             if other.returncode is None:
                 other.kill()
                 await other.wait()
-    assert sum(own) + sum(int(output) for output, _ in told) == 5
+    assert sum(own) + sum(int(output) for output in outputs) == 5
     for row in rows:
         assert (await Allocation.get(id=row.id)).state is AllocationState.RECLAIMING
         assert await Command.filter(allocation_id=row.id, kind="allocation.end").count() == 1
