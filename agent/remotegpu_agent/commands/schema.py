@@ -52,9 +52,9 @@ def open_database(path: Path, journal_id: str) -> sqlite3.Connection:
     if new:
         # SQLite would follow the umask; its other files take the mode of this one.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # One process uses it, as the lock of the state directory sees to: nothing to wait for.
+    database = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
     try:
-        # One process uses it, as the lock of the state directory sees to.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
