@@ -505,3 +505,17 @@ def test_a_closed_link_does_nothing_any_more() -> None:
     assert agent.says() == []
     assert agent.is_in(AgentState.CLOSED)
     assert agent.link.close_reason == "The end."
+
+
+def test_the_control_planes_clock_goes_on_by_itself() -> None:
+    """Whatever is done to the host's clock between two heartbeats."""
+    agent = Agent().opened()
+    start = WELCOME.server_time
+    agent.clock.advance(2.5)
+    assert agent.link.server_time(agent.clock.now) == start + 2500
+    agent.clock.wall -= 3_600_000
+    assert agent.link.server_time(agent.clock.now) == start + 2500
+    agent.hears(HeartbeatAck(1, start + 2400))
+    agent.clock.advance(1)
+    assert agent.link.server_time(agent.clock.now) == start + 3400
+    assert agent.link.clock_offset == start + 2400 - (agent.clock.wall - 1000)

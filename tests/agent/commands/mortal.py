@@ -55,7 +55,9 @@ def fill_disk(process: int | None) -> None:
 
 def make_room(process: int | None) -> None:
     assert process is not None
-    resource.prlimit(process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    resource.prlimit(
+        process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
 
 
 class Effects:
