@@ -71,6 +71,8 @@ class AgentConnection:
         #: When (monotonic seconds) each command was sent that has no event yet, and each cancel.
         self.sent: dict[uuid.UUID, float] = {}
         self.cancelled: dict[uuid.UUID, float] = {}
+        #: The sequence of the event that is to come; None until the first of this connection came.
+        self._next_event: int | None = None
         self.is_superseded = False
         self.link = ServerLink(
             nonce=secrets.token_bytes(NONCE_BYTES),
@@ -301,6 +303,11 @@ class AgentConnection:
     async def _event(self, event: Event) -> None:
         if self.machine_id is None:
             return
+        if self._next_event is None:
+            self._next_event = event.sequence
+        if event.sequence > self._next_event:
+            # One before it was dropped, or could not be written. The host sends both again.
+            return
         try:
             applied = await apply_event(self.machine_id, self.epoch, event)
         except DATABASE_ERRORS as error:
@@ -310,6 +317,7 @@ class AgentConnection:
         if applied.stale:
             self.link.refuse(Superseded("A newer connection of this machine took over."))
             return
+        self._next_event = max(self._next_event, applied.acknowledge + 1)
         self.link.acknowledge_events(applied.acknowledge)
         if applied.settled:
             with contextlib.suppress(ValueError):
