@@ -10,6 +10,9 @@ export PYTHON
 TESTS ?=
 PYTEST_ARGS ?=
 
+# How long each of the long tests takes, if not ten minutes.
+export SOAK_SECONDS
+
 PYTEST := .venv/bin/python -m pytest
 
 .PHONY: help demo test check format lock soak bench clean
@@ -22,6 +25,7 @@ help: ## Say what there is
 	@echo 'make demo:  PORT=8000  HOSTS=3 (simulated hosts)  DATA=.remotegpu (state)  ADMIN_PASSWORD=...'
 	@echo 'make test:  TESTS=tests/protocol  PYTEST_ARGS="-k link -n 0"'
 	@echo 'make bench: QUICK=1 (fewer peers, shorter)'
+	@echo 'make soak:  SOAK_SECONDS=600 (for each of the long tests)'
 	@echo 'any:        PYTHON=python3.12 (to make .venv with)'
 
 # PORT, HOSTS, DATA and ADMIN_PASSWORD reach the program through its environment: make exports what
@@ -49,7 +53,7 @@ lock: ## Resolve the dependencies anew (UPGRADE=1: to the newest versions)
 	@scripts/setup_venv.sh dev
 	@scripts/lock.sh
 
-soak: ## Run the long tests
+soak: ## Run the long tests: fuzzing, and a fleet with viewers (ten minutes each)
 	@scripts/test_packages.sh
 	@scripts/setup_venv.sh dev
 	@$(PYTEST) -m soak --timeout 3600 $(PYTEST_ARGS) $(TESTS)

@@ -18,6 +18,7 @@ from remotegpu_api.state import ServerState, state_of
 from remotegpu_api.telemetry import Telemetry, TimedRequests
 from remotegpu_api.web.graphql_endpoint import graphql_endpoint
 from remotegpu_api.web.health import database_away, healthz, livez
+from remotegpu_api.web.lost_callers import to_whoever_is_there
 from remotegpu_api.web.pages import assets
 from remotegpu_api.web.prometheus import PrometheusEndpoint
 from remotegpu_api.web.sessions import create_session, end_session, sign_in_page
@@ -42,6 +43,12 @@ async def root(_request: Request) -> Response:
     return RedirectResponse("/graphql")
 
 
+class Application(Starlette):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_http = scope["type"] == "http"
+        await super().__call__(scope, receive, to_whoever_is_there(send) if is_http else send)
+
+
 def create_app(plane: ControlPlane) -> Starlette:
     """An application over a control plane that is open already and outlives it."""
     telemetry = Telemetry()
@@ -60,7 +67,7 @@ def create_app(plane: ControlPlane) -> Starlette:
             await state.hub.stop()
             await state.gateway.stop()
 
-    return Starlette(
+    return Application(
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(DATABASE_ERRORS, database_away),
         middleware=[Middleware(TimedRequests, telemetry)],

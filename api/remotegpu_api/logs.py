@@ -26,12 +26,9 @@ def set_up_logging(settings: Settings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    formatting: list[Any] = [] if on_terminal else [structlog.processors.format_exc_info]
     structlog.configure(
-        processors=[
-            *shared,
-            *([] if on_terminal else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
+        processors=[*shared, *formatting, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
@@ -41,7 +38,11 @@ def set_up_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *formatting,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

@@ -1,5 +1,6 @@
 """One server process in numbers, as prometheus-client's families."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ class Health:
     watched_machines: int
     bus_pending: int
     bus_dropped: int
+    tasks: int
     database_up: bool
     bus_up: bool
 
@@ -45,6 +47,7 @@ def health_of(state: ServerState, telemetry: Telemetry, fleet: FleetText) -> Hea
         watched_machines=len(plane.samples.watched),
         bus_pending=writer.pending,
         bus_dropped=writer.dropped,
+        tasks=len(asyncio.all_tasks()),
         database_up=fleet.database_up,
         bus_up=fleet.bus_up,
     )
@@ -81,6 +84,11 @@ class HealthCollector(Collector):
                 "machines_watched",
                 "Machines whose samples viewers here follow.",
                 health.watched_machines,
+            ),
+            (
+                "tasks_running",
+                "Tasks on the event loop: a few for each link and viewer, and no more.",
+                health.tasks,
             ),
             (
                 "bus_writes_pending",

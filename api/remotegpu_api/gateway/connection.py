@@ -71,8 +71,6 @@ class AgentConnection:
         #: When (monotonic seconds) each command was sent that has no event yet, and each cancel.
         self.sent: dict[uuid.UUID, float] = {}
         self.cancelled: dict[uuid.UUID, float] = {}
-        #: The sequence of the event that is to come; None until the first of this connection came.
-        self._next_event: int | None = None
         self.is_superseded = False
         self.link = ServerLink(
             nonce=secrets.token_bytes(NONCE_BYTES),
@@ -142,14 +140,21 @@ class AgentConnection:
     async def flush(self) -> None:
         """Send what the link has to say, and close the socket when the link is over."""
         async with self._sending:
-            for frame in self.link.take_frames():
-                if self._socket_closed:
-                    return
-                await self._websocket.send_bytes(frame)
-            if self.link.state is ServerState.CLOSED and not self._socket_closed:
-                self._socket_closed = True
-                code = self.link.close_code or CloseCode.NORMAL
-                await self._websocket.close(code, self.link.close_reason)
+            try:
+                await self._flush()
+            except RuntimeError:
+                # The server closed it below us, over a frame that is none.
+                raise WebSocketDisconnect(1006) from None
+
+    async def _flush(self) -> None:
+        for frame in self.link.take_frames():
+            if self._socket_closed:
+                return
+            await self._websocket.send_bytes(frame)
+        if self.link.state is ServerState.CLOSED and not self._socket_closed:
+            self._socket_closed = True
+            code = self.link.close_code or CloseCode.NORMAL
+            await self._websocket.close(code, self.link.close_reason)
 
     async def end(self, error: ProtocolError) -> None:
         """End the link from outside, saying why; a dead socket does not hold the caller up."""
@@ -303,11 +308,6 @@ class AgentConnection:
     async def _event(self, event: Event) -> None:
         if self.machine_id is None:
             return
-        if self._next_event is None:
-            self._next_event = event.sequence
-        if event.sequence > self._next_event:
-            # One before it was dropped, or could not be written. The host sends both again.
-            return
         try:
             applied = await apply_event(self.machine_id, self.epoch, event)
         except DATABASE_ERRORS as error:
@@ -317,7 +317,6 @@ class AgentConnection:
         if applied.stale:
             self.link.refuse(Superseded("A newer connection of this machine took over."))
             return
-        self._next_event = max(self._next_event, applied.acknowledge + 1)
         self.link.acknowledge_events(applied.acknowledge)
         if applied.settled:
             with contextlib.suppress(ValueError):

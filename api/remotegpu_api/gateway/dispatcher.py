@@ -72,7 +72,6 @@ class Dispatcher:
             if not self._away:
                 log.warning("commands.database_away", error=str(error))
             self._away = True
-            self._wake.set()
             await asyncio.sleep(1)
             return
         self._away = False
@@ -99,12 +98,7 @@ class Dispatcher:
                 due.append((connection, command))
         if not due:
             return
-        try:
-            alive = await commands.mark_sent([command.id for _, command in due])
-        except DATABASE_ERRORS:
-            for connection, command in due:
-                connection.sent.pop(command.id, None)
-            raise
+        alive = await commands.mark_sent([command.id for _, command in due])
         for connection, command in due:
             if command.id in alive:
                 await self._send(connection, command)

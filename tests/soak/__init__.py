@@ -1,0 +1,1 @@
+"""Long runs: fuzzing from outside, and a fleet with viewers who come and go."""

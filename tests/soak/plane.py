@@ -1,0 +1,175 @@
+"""The real program `remotegpu serve` as a process of its own, with machines and users in it."""
+
+import asyncio
+import http.client
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remotegpu_agent.identity import HostKey
+from remotegpu_core.actor import SYSTEM
+from remotegpu_core.control_plane import control_plane
+from remotegpu_core.services.enrollments import create_enrollment, redeem
+from remotegpu_core.services.sign_in import sign_in
+from remotegpu_core.settings import Settings, load_settings
+from remotegpu_protocol.messages import Enroll
+from tests.api.program import PROGRAM
+from tests.services.directory import server_directory
+from tests.services.ports import LOOPBACK, unused_port
+from tests.services.process import ServerProcess
+
+_PASSWORD = "soak-Passw0rd-1"
+
+
+@dataclass(frozen=True)
+class Host:
+    machine_id: str
+    key: HostKey
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Of the server's process, at one moment."""
+
+    resident: int
+    descriptors: int
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Plane:
+    port: int
+    origin: str
+    #: An admin's session.
+    token: str
+    hosts: list[Host]
+    process: ServerProcess
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
+        body = json.dumps({"query": query, "variables": variables or {}})
+        try:
+            connection.request("POST", "/graphql", body, headers)
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        assert "errors" not in answer, answer
+        found: dict[str, Any] = answer["data"]
+        return found
+
+    def machine_ids(self) -> list[str]:
+        """In the graph."""
+        found = self.ask("{ machines(first: 100) { edges { node { id } } } }")
+        return [edge["node"]["id"] for edge in found["machines"]["edges"]]
+
+    def read(self) -> Reading:
+        proc = Path("/proc") / str(self.process.pid)
+        pages = int((proc / "statm").read_text().split()[1])
+        status, metrics = self.get("/metrics")
+        assert status == 200, metrics
+        tasks = re.search(r"^remotegpu_tasks_running (\S+)$", metrics, re.MULTILINE)
+        assert tasks is not None
+        return Reading(pages * 4096, len(list((proc / "fd").iterdir())), int(float(tasks[1])))
+
+    def at_rest(self, like: Reading, *, patience: float = 60.0) -> Reading:
+        """Wait until connections and tasks are as few as they were, and say how it is then."""
+        deadline = time.monotonic() + patience
+        while (now := self.read()).descriptors > like.descriptors or now.tasks > like.tasks:
+            assert time.monotonic() < deadline, f"{now} after {patience:.0f} s, {like} before"
+            time.sleep(0.5)
+        return now
+
+    def complaints(self) -> list[str]:
+        """Lines of its log that tell of a bug."""
+        bad = ("Traceback", '"level": "error"', '"level":"error"', "internal_error", "CRITICAL")
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if any(word in line for word in bad)]
+
+
+@contextmanager
+def running_plane(hosts: int, **settings: str) -> Iterator[Plane]:
+    """Serve on the embedded defaults, without rate limits unless `settings` have them."""
+    with server_directory("soak") as folder:
+        port = unused_port()
+        origin = f"http://{LOOPBACK}:{port}"
+        chosen = load_settings(
+            data_dir=folder / "state",
+            admin_password=_PASSWORD,
+            port=port,
+            public_url=origin,
+            log_level="warning",
+        )
+        token, enrolled = _prepared(chosen, hosts)
+        variables = {
+            "REMOTEGPU_DATA_DIR": str(folder / "state"),
+            "REMOTEGPU_PORT": str(port),
+            "REMOTEGPU_PUBLIC_URL": origin,
+            "REMOTEGPU_LOG_FORMAT": "json",
+            "REMOTEGPU_RATE_REQUESTS": "0",
+            "REMOTEGPU_RATE_COST": "0",
+            "REMOTEGPU_ANONYMOUS_RATE_REQUESTS": "0",
+            "REMOTEGPU_ANONYMOUS_RATE_COST": "0",
+            **settings,
+        }
+        env = shutil.which("env") or "env"
+        log = folder / "serve.log"
+        process = ServerProcess(
+            [env, *(f"{name}={value}" for name, value in variables.items()), PROGRAM, "serve"],
+            log=log,
+        )
+        plane = Plane(port, origin, token, enrolled, process, log)
+        try:
+            process.wait_until(lambda: _answers(plane))
+            yield plane
+        finally:
+            process.stop()
+
+
+def _answers(plane: Plane) -> bool:
+    try:
+        return plane.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def _prepared(settings: Settings, count: int) -> tuple[str, list[Host]]:
+    async def run() -> tuple[str, list[Host]]:
+        async with control_plane(settings):
+            hosts = [await _enroll(settings, number) for number in range(count)]
+            signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
+            return signed_in.token, hosts
+
+    return asyncio.run(run())
+
+
+async def _enroll(settings: Settings, number: int) -> Host:
+    key = HostKey.generate()
+    token, _ = await create_enrollment(SYSTEM, settings, machine_name=f"soak-{number:02d}")
+    enroll = Enroll(
+        token=token,
+        public_key=key.public_key,
+        origin=settings.origin,
+        versions=[1],
+        # The gateway checks signatures; this goes past it, to the service behind.
+        signature=bytes(64),
+        agent_version="soak",
+        hostname=f"soak-{number:02d}",
+    )
+    return Host(str((await redeem(enroll, source_address=None)).id), key)
