@@ -121,7 +121,7 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
     ),
     # Nothing is frozen: who may ask is told null, as everybody is who may not see something.
     "Query.freeze": Entry("{ freeze { reason } }", _seen_by()),
-    "Query.users": Entry(f"{{ users {_LIST} }}", ADMINS_READ, shows=_listed("User")),
+    "Query.users": Entry(f"{{ users(first: 100) {_LIST} }}", ADMINS_READ, shows=_listed("User")),
     "Query.user": Entry("query Q($id: ID!) { user(id: $id) { id } }", ITS_USER, _ids("User")),
     "Query.workspace": Entry(
         "query Q($id: ID!) { workspace(id: $id) { id } }", WORKSPACE, _ids("Workspace")
