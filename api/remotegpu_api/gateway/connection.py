@@ -87,6 +87,8 @@ class AgentConnection:
         self._socket_closed = False
         self._serving: asyncio.Task[None] | None = None
         self._abandoned = False
+        #: Sequence of the first event that was heard, applied or not.
+        self._first_event: int | None = None
 
     @property
     def heard_at(self) -> int:
@@ -308,8 +310,12 @@ class AgentConnection:
     async def _event(self, event: Event) -> None:
         if self.machine_id is None:
             return
+        if self._first_event is None:
+            self._first_event = event.sequence
         try:
-            applied = await apply_event(self.machine_id, self.epoch, event)
+            applied = await apply_event(
+                self.machine_id, self.epoch, event, first=event.sequence == self._first_event
+            )
         except DATABASE_ERRORS as error:
             # Not acknowledged, so the agent sends it again.
             log.warning("agent.event_waits", machine=self.machine_name, error=str(error))

@@ -30,16 +30,29 @@ class Applied:
     settled: bool = False
 
 
-async def apply_event(machine_id: uuid.UUID, epoch: int, event: Event) -> Applied:
+async def apply_event(
+    machine_id: uuid.UUID, epoch: int, event: Event, *, first: bool = False
+) -> Applied:
     """Make an event of the connection `epoch` come true, all of it or nothing.
 
-    One that came before is acknowledged again and changes nothing.
+    One that came before is acknowledged again and changes nothing. One that follows a gap waits:
+    what is missing was dropped, or could not be applied, and an acknowledgement would cover it. It
+    all comes again. Only the `first` of a connection may follow one: the host has nothing older.
     """
     async with ledger(machine_id) as machine:
         if machine is None or machine.epoch != epoch:
             return Applied(stale=True)
         if event.sequence <= machine.event_sequence:
             return Applied(machine.event_sequence)
+        if event.sequence != machine.event_sequence + 1:
+            if not first:
+                return Applied(machine.event_sequence)
+            log.warning(
+                "agent.events_missing",
+                machine=machine.name,
+                expected=machine.event_sequence + 1,
+                got=event.sequence,
+            )
         await Machine.filter(id=machine_id).update(event_sequence=event.sequence)
         command = await _command(machine_id, event.command_id)
         if command is None:

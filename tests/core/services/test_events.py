@@ -109,6 +109,30 @@ async def test_an_event_that_comes_again_changes_nothing() -> None:
     )
 
 
+async def test_an_event_after_a_gap_waits_for_what_is_missing() -> None:
+    """Dropped beyond the rate, or not applied because the database was away for a moment."""
+    machine, epoch = await make_online()
+    command = await sent(machine)
+    accepted, running, failed = (
+        event(command, sequence, told)
+        for sequence, told in enumerate(
+            (EventState.ACCEPTED, EventState.RUNNING, EventState.FAILED), 1
+        )
+    )
+    await events.apply_event(machine.id, epoch, accepted, first=True)
+    assert await events.apply_event(machine.id, epoch, failed) == events.Applied(1)
+    assert await state(command) is CommandState.ACCEPTED
+    for told in (running, failed):
+        assert (await events.apply_event(machine.id, epoch, told)).acknowledge == told.sequence
+    assert await state(command) is CommandState.FAILED
+    # At the start of a connection it is we who have forgotten: the host has nothing older.
+    other = await sent(machine)
+    jumped = event(other, 9, EventState.ACCEPTED)
+    assert (await events.apply_event(machine.id, epoch, jumped)).acknowledge == 3
+    assert (await events.apply_event(machine.id, epoch, jumped, first=True)).acknowledge == 9
+    assert await state(other) is CommandState.ACCEPTED
+
+
 async def test_an_older_connection_changes_nothing() -> None:
     machine, epoch = await make_online()
     command = await sent(machine)
