@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import connect
 
-from tests.agent import program as agents
+from tests.api.agent import SimulatedAgent
 from tests.api.documents import ENROLL, SIGN_IN
 from tests.api.plane import ADMIN, ADMIN_PASSWORD, Json
 from tests.api.program import Running, started
@@ -153,21 +153,12 @@ async def simulated_agent(
     """The real agent with simulated GPUs, dialling the load balancer; yields its machine's id."""
     made = await cluster.balancer.ask(ENROLL, {"input": {"machineName": name}}, token=admin)
     token = made["createEnrollment"]["token"]
-    state = ("--state-dir", str(data))
-    origin = f"http://{LOOPBACK}:{cluster.balancer.port}"
-    result = await agents.call("enroll", "--server", origin, "--token", "-", *state, stdin=token)
-    assert result.code == 0, result.err
-    async with agents.started("run", "--gpu-source", "simulated", *state) as agent:
-        drains = [asyncio.create_task(_drain(s)) for s in (agent.stdout, agent.stderr) if s]
-        found = await cluster.balancer.ask("{ machines { edges { node { id } } } }", token=admin)
-        [edge] = found["machines"]["edges"]
-        try:
-            yield edge["node"]["id"]
-        finally:
-            agent.kill()
-            await asyncio.gather(*drains)
-
-
-async def _drain(stream: asyncio.StreamReader) -> None:
-    while await stream.readline():
-        pass
+    agent = SimulatedAgent(f"http://{LOOPBACK}:{cluster.balancer.port}", data)
+    await agent.enroll(token)
+    await agent.start()
+    found = await cluster.balancer.ask("{ machines { edges { node { id } } } }", token=admin)
+    [edge] = found["machines"]["edges"]
+    try:
+        yield edge["node"]["id"]
+    finally:
+        await agent.kill()
