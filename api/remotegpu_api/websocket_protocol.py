@@ -9,9 +9,12 @@ from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 
+from remotegpu_api import taking
 from remotegpu_api.frames import EXTENSION, FrameWriter
 from remotegpu_api.live.messages import MAX_MESSAGE
+from remotegpu_api.taking import Taker
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
@@ -36,6 +39,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
 
     _cut_off: asyncio.TimerHandle | None = None
     _fragments: bytearray | None = None
+    _taker: Taker | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -46,6 +50,29 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         # Before the first byte of a frame is looked at.
         if self.response.status_code == 101:
             self.conn.max_message_size = MAX_SIZES.get(self.scope["path"], MAX_MESSAGE)
+            scope = cast("Scope", self.scope)
+            scope["extensions"][taking.EXTENSION] = self._take_by
+
+    def _take_by(self, taker: Taker) -> None:
+        self._taker = taker
+
+    def handle_bytes(self, event: Frame) -> None:
+        if (
+            self._taker is not None
+            and event.fin
+            and self.queue.empty()
+            and self.conn.state is OPEN
+            and not self.close_sent
+            and self.writable.is_set()
+        ):
+            answers = self._taker(bytes(event.data))
+            if answers is not None:
+                for answer in answers:
+                    self.conn.send_binary(answer)
+                if answers:
+                    self.transport.write(b"".join(self.conn.data_to_send()))
+                return
+        super().handle_bytes(event)
 
     def handle_ping(self) -> None:
         # After a breach in the same breath, the answer went with the close frame, the last bytes.

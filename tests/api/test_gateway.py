@@ -24,7 +24,7 @@ from tests.api.documents import LIVE
 from tests.api.host import Host, Link, enrolled, frame, inventory, sample, socket, stored
 from tests.api.plane import Server
 from tests.api.viewer import viewing
-from tests.core.patience import until
+from tests.core.patience import eventually, until
 
 MACHINE = (
     "query($id: ID!) { machine(id: $id) { presence health healthReasons lastSeenAt "
@@ -214,6 +214,52 @@ async def test_garbage_in_an_open_link_is_answered_and_the_link_stays(server: Se
         for _ in range(25):
             with contextlib.suppress(OSError):
                 await link.send_raw(b"\xc1")
+        assert (await link.closed())[0] == 4400
+
+
+async def test_samples_are_taken_however_they_are_written(server: Server) -> None:
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    machine_id = uuid.UUID(host.machine_id)
+
+    async def newest() -> int:
+        known = (await server.plane.bus.live([machine_id]))[machine_id].sample
+        return known.sampled_at if known is not None else 0
+
+    async def arrives(at: int) -> None:
+        async def arrived() -> bool:
+            return await newest() == at
+
+        await eventually(arrived)
+
+    async with host.connected() as link:
+        at = now_ms()
+        await link.send_raw(frame(sample(at)))
+        await arrives(at)
+        fields = msgspec.msgpack.decode(frame(sample(at + 1)))
+        backwards = dict(reversed(list(fields.items())))
+        await link.send_raw(msgspec.msgpack.encode(backwards))
+        await arrives(at + 1)
+        await link.send_raw(msgspec.msgpack.encode({**fields, "sampled_at": at + 2, "later": [1]}))
+        await arrives(at + 2)
+        whole = frame(sample(at + 3))
+        await link.websocket.send([whole[:20], whole[20:21], whole[21:]])
+        await arrives(at + 3)
+        # A sample by its first name, and an inventory by its last.
+        two_faced = msgspec.msgpack.encode({"type": "metrics"})[1:]
+        honest = frame(inventory("GPU-0", revision=7))
+        await link.send_raw(bytes([honest[0] + 1]) + two_faced + honest[1:])
+        await link.until(lambda: len(link.errors("UNKNOWN_MESSAGE")) == 1)
+        for wrong in ({"type": "metrics"}, {"type": "heartbeat"}, {"type": "metricses"}):
+            await link.send_raw(msgspec.msgpack.encode(wrong))
+        await link.until(lambda: len(link.errors("INVALID_MESSAGE")) == 2)
+        await link.until(lambda: len(link.errors("UNKNOWN_MESSAGE")) == 2)
+        await link.send_raw(frame(sample(at + 4)))
+        await arrives(at + 4)
+        # Not for ever, by this way neither.
+        for _ in range(25):
+            with contextlib.suppress(OSError):
+                await link.send_raw(msgspec.msgpack.encode({"type": "metrics"}))
         assert (await link.closed())[0] == 4400
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from remotegpu_api.taking import take_by
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import RemoteGPUError
@@ -43,6 +44,11 @@ log = structlog.get_logger()
 
 #: Seconds in which an agent must take what was said last, and the close frame.
 CLOSE_TIMEOUT: Final = 2.0
+
+#: How frequent messages begin, after the byte that says how many fields there are. One that begins
+#: in another way is read all the same, by the usual way.
+_FREQUENT: Final = (b"\xa4type\xa7metrics", b"\xa4type\xa9heartbeat")
+_NOTHING: Final[list[bytes]] = []
 
 
 class Refused(ProtocolError):
@@ -100,6 +106,7 @@ class AgentConnection:
         self._serving = asyncio.current_task()
         try:
             await self.flush()
+            take_by(self._websocket.scope, self._take)
             await self._read()
         except (WebSocketDisconnect, OSError):
             pass
@@ -123,21 +130,41 @@ class AgentConnection:
             )
 
     async def _read(self) -> None:
-        """Every sample of every machine comes through here: what most need not do, they do not."""
-        link, receive = self.link, self._websocket.receive
+        link = self.link
         while link.state is not ServerState.CLOSED:
-            event = await receive()
+            event = await self._websocket.receive()
             if event["type"] == "websocket.disconnect":
                 return
             frame: bytes | str = event.get("bytes") or event.get("text") or b""
             said = link.receive(frame, now=time.monotonic(), clock=now_ms())
-            if type(said) is Metrics:
-                if not self._sample(said, frame):
-                    await self._writer.room()
-            elif said is not None:
-                await self._handle(said)
+            if said is not None:
+                await self._handle(said, frame)
             if not link.is_idle:
                 await self.flush()
+
+    def _take(self, frame: bytes) -> list[bytes] | None:
+        """Do what a sample or a heartbeat asks for, and answer; None for any other message.
+
+        Nearly everything that agents say, which is why it waits for nobody.
+        """
+        link = self.link
+        if self._writer.is_full or link.state is not ServerState.OPEN:
+            return None
+        if not frame.startswith(_FREQUENT, 1):
+            return None
+        # One that names a second type besides is invalid: nothing else comes out of this.
+        said = link.receive(frame, now=time.monotonic(), clock=now_ms())
+        if type(said) is Metrics:
+            self._sample(said, frame)
+        elif type(said) is Heartbeat:
+            self._note_presence()
+        if link.is_idle:
+            return _NOTHING
+        if link.close_code is not None:
+            # Too much that could not be read.
+            self._gateway.run(self._close())
+            return _NOTHING
+        return link.take_frames()
 
     async def flush(self) -> None:
         """Send what the link has to say, and close the socket when the link is over."""
@@ -193,10 +220,14 @@ class AgentConnection:
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass
 
-    async def _handle(self, message: FromAgent) -> None:
+    async def _handle(self, message: FromAgent, frame: bytes | str) -> None:
         match message:
+            case Metrics():
+                if not self._sample(message, frame):
+                    await self._writer.room()
             case Heartbeat():
-                await self._note_presence()
+                if not self._note_presence():
+                    await self._writer.room()
             case Inventory():
                 await self._inventory(message)
             case Event():
@@ -243,7 +274,7 @@ class AgentConnection:
         self._outlet = Outlet(machine.id, self.epoch)
         self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
         await self._gateway.connected(self)
-        await self._note_presence()
+        self._note_presence()
         log.info(
             "agent.connected",
             machine=machine.name,
@@ -329,9 +360,9 @@ class AgentConnection:
                 self.sent.pop(uuid.UUID(event.command_id), None)
             await self._plane.bus.nudge("event")
 
-    async def _note_presence(self) -> None:
-        if self._outlet is not None and not self._writer.note(self._outlet, now_ms()):
-            await self._writer.room()
+    def _note_presence(self) -> bool:
+        """Say that the agent is there; False like `_sample`."""
+        return self._outlet is None or self._writer.note(self._outlet, now_ms())
 
     async def _inventory(self, inventory: Inventory) -> None:
         if self.machine_id is None:

@@ -107,7 +107,7 @@ class Gateway:
             self._supersede(older)
         await self.plane.bus.fence(machine_id, connection.epoch)
         await self.plane.bus.nudge("presence")
-        self._run(self._set_rate(machine_id))
+        self.run(self._set_rate(machine_id))
         self.dispatcher.look()
 
     async def enrolled(self, machine_id: uuid.UUID, epoch: int) -> None:
@@ -127,7 +127,7 @@ class Gateway:
     def _rate_wished(self, message: bytes) -> None:
         machine_id = _machine_id(message)
         if machine_id is not None and machine_id in self.links:
-            self._run(self._set_rate(machine_id))
+            self.run(self._set_rate(machine_id))
 
     async def _set_rate(self, machine_id: uuid.UUID) -> None:
         interval = await self.plane.bus.wished_rate(machine_id)
@@ -153,9 +153,10 @@ class Gateway:
 
     def _supersede(self, connection: AgentConnection) -> None:
         connection.is_superseded = True
-        self._run(connection.end(Superseded("A newer connection of this machine took over.")))
+        self.run(connection.end(Superseded("A newer connection of this machine took over.")))
 
-    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+    def run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Have something done that nobody waits for."""
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)

@@ -28,6 +28,8 @@ MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 #: Seconds from one batch to the next, unless a whole one waits already. The first write after a
 #: pause goes at once; of many that trickle in, a few share each round trip's cost.
 SPACING: Final = 0.005
+#: Seconds of delay from which on a link's newer samples replace its older ones that still wait.
+BEHIND: Final = 1.0
 #: Seconds between two attempts while Redis is away, and for what is pending at the end.
 RETRY_AFTER = 0.2
 LAST_CHANCE = 1.0
@@ -52,6 +54,8 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        #: When the last batch went, and how long the one before it took: seconds of the loop's.
+        self._sent_at = self._round_trip = 0.0
         self._away = False
 
     def start(self) -> None:
@@ -99,19 +103,17 @@ class Writer:
     def sample(self, outlet: Outlet, sampled_at: int, message: bytes) -> bool:
         """Publish a sample and keep it as its machine's latest; False: await `room`, then go on.
 
-        A full queue takes this one too: in the place of the link's own newest, if one waits.
+        A full queue takes this one too. Where it would be long until what waits has gone, a sample
+        takes the place of the link's newest: waiting would only make all that follow late.
         """
-        waiting = self._waiting
-        if not self.is_full:
-            waiting.add(outlet, sampled_at, message)
-        elif self._away:
-            self.dropped += 1
-            return True
-        elif waiting.supersede(outlet, sampled_at, message):
-            self.superseded += 1
-            return False
-        else:
-            waiting.add(outlet, sampled_at, message)
+        if self.is_full:
+            if self._away:
+                self.dropped += 1
+                return True
+            if self._is_behind and self._waiting.supersede(outlet, sampled_at, message):
+                self.superseded += 1
+                return True
+        self._waiting.add(outlet, sampled_at, message)
         self._begin()
         return not self.is_full
 
@@ -124,6 +126,12 @@ class Writer:
         self._begin()
         return not self.is_full
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether what waits will take longer than BEHIND, at the pace of now."""
+        pace = max(self._round_trip, asyncio.get_running_loop().time() - self._sent_at)
+        return self.pending / MAX_BATCH * pace > BEHIND
+
     def _begin(self) -> None:
         if not self._wake.is_set():
             self._idle.clear()
@@ -131,19 +139,19 @@ class Writer:
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
-        sent_at = 0.0
         while True:
             await self._wake.wait()
-            early = sent_at + SPACING - now()
+            early = self._sent_at + SPACING - now()
             if early > 0 and self.pending < MAX_BATCH:
                 await asyncio.sleep(early)
-            sent_at = now()
+            self._sent_at = now()
             batch = self._waiting.take()
             writes, self._writes = self._writes[:MAX_BATCH], self._writes[MAX_BATCH:]
             if not self.pending:
                 self._wake.clear()
             self._room.set()
             await self._send(batch, writes)
+            self._round_trip = now() - self._sent_at
             if not self.pending:
                 self._idle.set()
 
