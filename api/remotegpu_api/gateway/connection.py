@@ -354,6 +354,8 @@ class AgentConnection:
         if applied.stale:
             self.link.refuse(Superseded("A newer connection of this machine took over."))
             return
+        if applied.acknowledge is None:
+            return
         self.link.acknowledge_events(applied.acknowledge)
         if applied.settled:
             with contextlib.suppress(ValueError):

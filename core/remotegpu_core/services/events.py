@@ -22,9 +22,10 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """`stale`: a newer connection exists. `acknowledge`: the last event that is applied."""
+    """`stale`: a newer connection exists. `acknowledge`: the last event that is applied, None
+    while the host is held."""
 
-    acknowledge: int = 0
+    acknowledge: int | None = None
     stale: bool = False
     #: Whether the command is no longer on its way: there is room for another.
     settled: bool = False
@@ -42,6 +43,10 @@ async def apply_event(
     async with ledger(machine_id) as machine:
         if machine is None or machine.epoch != epoch:
             return Applied(stale=True)
+        if machine.command_hold is not None:
+            # Which host this is, and which journal, is what an admin is to find out first. The
+            # host keeps what is not acknowledged.
+            return Applied()
         if event.sequence <= machine.event_sequence:
             return Applied(machine.event_sequence)
         if event.sequence != machine.event_sequence + 1:

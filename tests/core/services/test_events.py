@@ -143,6 +143,20 @@ async def test_an_older_connection_changes_nothing() -> None:
     assert (await Machine.get(id=machine.id)).event_sequence == 0
 
 
+async def test_a_host_that_is_held_is_not_believed_yet() -> None:
+    machine, epoch = await make_online()
+    command = await sent(machine)
+    await Machine.filter(id=machine.id).update(command_hold="look", event_sequence=3)
+    for sequence in (2, 4):
+        told = event(command, sequence, EventState.ACCEPTED)
+        assert await events.apply_event(machine.id, epoch, told) == events.Applied()
+    assert await state(command) is CommandState.SENT
+    await Machine.filter(id=machine.id).update(command_hold=None, event_sequence=0)
+    told = event(command, 4, EventState.ACCEPTED)
+    assert (await events.apply_event(machine.id, epoch, told, first=True)).acknowledge == 4
+    assert await state(command) is CommandState.ACCEPTED
+
+
 async def test_a_host_speaks_of_its_own_commands_only() -> None:
     ours, epoch = await make_online()
     theirs, _ = await make_online()
