@@ -49,6 +49,12 @@ LIST_SIZES: Final[Mapping[str, int]] = {
     "Gpu.migDevices": 4,
     "Workspace.members": 10,
     "AuditEvent.details": 4,
+    "Allocation.gpus": 8,
+    "Allocation.pendingReasons": 2,
+    "AllocationPlan.gpus": 8,
+    "AllocationPlan.reasons": 2,
+    "AllocationReceipt.items": 16,
+    "Operation.steps": 4,
 }
 _OTHER_LISTS: Final = 4
 #: Fields whose depth does not count for those who are signed in.

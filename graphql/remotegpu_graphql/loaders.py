@@ -11,13 +11,17 @@ from strawberry.dataloader import DataLoader
 
 from remotegpu_core.bus.bus import Live
 from remotegpu_core.models import (
+    Allocation,
     ApiToken,
     AuditEvent,
+    CleaningReceipt,
     Enrollment,
     Gpu,
     Machine,
     MachineLabel,
     Membership,
+    Operation,
+    OperationStep,
     User,
     Workspace,
 )
@@ -28,9 +32,15 @@ from remotegpu_core.services import (
     availability,
     enrollments,
     machines,
+    operations,
+    quotas,
     users,
     workspaces,
 )
+from remotegpu_core.services.allocations import reading
+from remotegpu_core.services.allocations.reason import Reason
+from remotegpu_core.services.allocations.reasons import reasons_of
+from remotegpu_core.services.quotas import Limits, Usage
 
 if TYPE_CHECKING:
     from remotegpu_graphql.context import Context
@@ -48,6 +58,12 @@ class Loaders:
         self.gpu: DataLoader[uuid.UUID, Gpu | None] = _one(
             lambda ids: access.visible_gpus(context.actor, ids)
         )
+        self.allocation: DataLoader[uuid.UUID, Allocation | None] = _one(
+            lambda ids: reading.allocations_by_id(context.actor, ids)
+        )
+        self.operation: DataLoader[uuid.UUID, Operation | None] = _one(
+            lambda ids: operations.operations_by_id(context.actor, ids)
+        )
         self.user: DataLoader[uuid.UUID, User | None] = _one(
             lambda ids: users.visible_users(context.actor, ids)
         )
@@ -63,7 +79,18 @@ class Loaders:
         self.workspace: DataLoader[uuid.UUID, Workspace | None] = _one(
             lambda ids: workspaces.visible_workspaces(context.actor, ids)
         )
-        # By a machine or workspace that the viewer got from one of the above.
+        # By something that the viewer got from one of the above.
+        self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)
+        self.receipt: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(reading.receipts_of)
+        self.pending_reasons: DataLoader[uuid.UUID, list[Reason]] = _every(reasons_of)
+        self.username: DataLoader[uuid.UUID, str | None] = _one(reading.usernames)
+        self.steps: DataLoader[uuid.UUID, list[OperationStep]] = _every(operations.steps_of)
+        self.user_quota: DataLoader[uuid.UUID, tuple[Limits, Usage] | None] = _one(
+            lambda ids: quotas.of_users(ids, context.plane.settings)
+        )
+        self.workspace_quota: DataLoader[uuid.UUID, tuple[Limits, Usage] | None] = _one(
+            quotas.of_workspaces
+        )
         self.gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(machines.gpus_of)
         self.labels: DataLoader[uuid.UUID, list[MachineLabel]] = _every(machines.labels_of)
         self.members: DataLoader[uuid.UUID, list[Membership]] = _every(workspaces.members_of)

@@ -9,6 +9,7 @@ import strawberry
 from strawberry.dataloader import DataLoader
 
 from remotegpu_core.errors import InvalidInput
+from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.types import AuditEvent
 from remotegpu_graphql.context import Context, Info
 from remotegpu_graphql.enrollments.types import Enrollment
@@ -16,6 +17,7 @@ from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
 from remotegpu_graphql.loaders import Loaders
 from remotegpu_graphql.machines.types import Gpu, Machine
+from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.tokens.types import ApiToken
 from remotegpu_graphql.users.types import User
@@ -31,6 +33,8 @@ _KINDS: Mapping[
 ] = {
     "Machine": (lambda loaders: loaders.machine, Machine.of),
     "Gpu": (lambda loaders: loaders.gpu, Gpu.of),
+    "Allocation": (lambda loaders: loaders.allocation, Allocation.of),
+    "Operation": (lambda loaders: loaders.operation, Operation.of),
     "User": (lambda loaders: loaders.user, User.of),
     "ApiToken": (lambda loaders: loaders.api_token, ApiToken.of),
     "Enrollment": (lambda loaders: loaders.enrollment, Enrollment.of),

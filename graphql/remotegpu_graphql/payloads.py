@@ -1,4 +1,4 @@
-"""What every mutation's payload has."""
+"""What every mutation's payload has, and what many inputs have."""
 
 from typing import Any
 
@@ -10,4 +10,13 @@ def user_errors() -> Any:
         default_factory=list,
         description="What the caller can mend; empty when it worked. The other fields are null "
         "when it did not.",
+    )
+
+
+def idempotency_key() -> Any:
+    return strawberry.field(
+        default=None,
+        description="1 to 128 characters of your choosing. For a day the same key with the same "
+        "input gives the same objects, in their current state, and does nothing again; with other "
+        "input it is refused.",
     )

@@ -4,6 +4,10 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 
+from remotegpu_graphql.allocations.mutations import AllocationsMutation
+from remotegpu_graphql.allocations.queries import AllocationsQuery
+from remotegpu_graphql.allocations.subscriptions import AllocationsSubscription
+from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.queries import AuditQuery
 from remotegpu_graphql.audit.types import AuditEvent
 from remotegpu_graphql.context import Info
@@ -20,6 +24,11 @@ from remotegpu_graphql.machines.subscriptions import MachinesSubscription
 from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_graphql.metrics.subscriptions import MetricsSubscription
 from remotegpu_graphql.nodes import NodesQuery
+from remotegpu_graphql.operations.mutations import OperationsMutation
+from remotegpu_graphql.operations.queries import OperationsQuery
+from remotegpu_graphql.operations.subscriptions import OperationsSubscription
+from remotegpu_graphql.operations.types import Operation
+from remotegpu_graphql.quotas.mutations import QuotasMutation
 from remotegpu_graphql.scalars import SCALARS
 from remotegpu_graphql.tokens.mutations import TokensMutation
 from remotegpu_graphql.tokens.types import ApiToken
@@ -36,6 +45,8 @@ QUERIES = (
     ViewerQuery,
     NodesQuery,
     MachinesQuery,
+    AllocationsQuery,
+    OperationsQuery,
     FleetQuery,
     FreezeQuery,
     UsersQuery,
@@ -51,12 +62,21 @@ MUTATIONS = (
     EnrollmentsMutation,
     MachinesMutation,
     MaintenanceMutation,
+    AllocationsMutation,
+    OperationsMutation,
+    QuotasMutation,
     FreezeMutation,
 )
-SUBSCRIPTIONS = (MetricsSubscription, MachinesSubscription, FleetSubscription)
+SUBSCRIPTIONS = (
+    MetricsSubscription,
+    MachinesSubscription,
+    FleetSubscription,
+    AllocationsSubscription,
+    OperationsSubscription,
+)
 
 #: What `node` can give.
-NODES = (Machine, Gpu, User, ApiToken, Workspace, Enrollment, AuditEvent)
+NODES = (Machine, Gpu, Allocation, Operation, User, ApiToken, Workspace, Enrollment, AuditEvent)
 
 
 def _described(root: type, description: str) -> type:

@@ -28,6 +28,7 @@ from remotegpu_protocol.inventory import (
     HostInventory,
     Inventory,
     MigDevice,
+    Policy,
 )
 from remotegpu_protocol.messages import Enroll
 from remotegpu_protocol.metrics import GpuMetrics, GpuProcess, HostMetrics, Metrics
@@ -115,15 +116,22 @@ async def make_host(
     gpus: int = 2,
     model: str = "NVIDIA H100 80GB HBM3",
     labels: Sequence[tuple[str, str]] = (),
+    policy: Policy | None = None,
 ) -> Host:
-    """A machine that is online and has told what it is made of."""
+    """A machine that is online and has told what it is made of; monitored only without `policy`."""
     host = await enrolled_host(plane, name, labels=labels)
     await host.connect()
-    await host.report(inventory(host.machine.name, gpus=gpus, model=model))
+    await host.report(inventory(host.machine.name, gpus=gpus, model=model, policy=policy))
     return host
 
 
-def inventory(name: str, *, gpus: int = 2, model: str = "NVIDIA H100 80GB HBM3") -> Inventory:
+def inventory(
+    name: str,
+    *,
+    gpus: int = 2,
+    model: str = "NVIDIA H100 80GB HBM3",
+    policy: Policy | None = None,
+) -> Inventory:
     """Everything that an inventory can say."""
     return Inventory(
         revision=1,
@@ -144,6 +152,7 @@ def inventory(name: str, *, gpus: int = 2, model: str = "NVIDIA H100 80GB HBM3")
             driver_state=DriverState.READY,
             driver_version="550.54.15",
             cuda_version="12.4",
+            policy=policy or Policy(),
         ),
         gpus=[
             GpuInventory(

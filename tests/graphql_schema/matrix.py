@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from remotegpu_core.clock import now_ms
 from remotegpu_graphql.ids import encode_id
-from tests.graphql_schema.people import PASSWORD
+from remotegpu_graphql.scalars import format_time
+from tests.graphql_schema.people import HOUR, PASSWORD
 from tests.graphql_schema.world import (
     ADMIN,
     ADMIN_READ,
@@ -54,6 +56,14 @@ SEES_THE_MACHINE: Final = (
 MACHINE: Final = _seen_by(*SEES_THE_MACHINE)
 WORKSPACE: Final = _seen_by(*IN_THE_WORKSPACE, ADMIN)
 ITS_USER: Final = _seen_by(OWNER, ADMIN)
+#: What is allocated to the owner, whom no workspace knows.
+ALLOCATION: Final = _seen_by(OWNER, ADMIN, ADMIN_READ, ADMIN_WRITE)
+#: A token that has not the scope to act as an admin lets its user act as anybody.
+MANAGES_ALLOCATION: Final = {
+    **_seen_by(OWNER, ADMIN, others=NOT_FOUND),
+    ADMIN_READ: FORBIDDEN,
+    ADMIN_WRITE: FORBIDDEN,
+}
 
 
 def _in_the_workspace(*able: str) -> Mapping[str, str]:
@@ -98,6 +108,9 @@ def _input(make: Callable[[World, str], dict[str, Any]]) -> Callable[[World, str
 _LIST: Final = "{ totalCount edges { node { id } } }"
 _ERRORS: Final = "userErrors { field message code }"
 
+_TOMORROW: Final = format_time(now_ms() + 24 * HOUR)
+_ANY_GPU: Final = {"requirement": {"gpuCount": 1}, "endsAt": _TOMORROW}
+
 ROOT_FIELDS: Final[Mapping[str, Entry]] = {
     "Query.viewer": Entry("{ viewer { user { id } } }", EVERYBODY_SIGNED_IN),
     "Query.node": Entry("query Q($id: ID!) { node(id: $id) { id } }", MACHINE, _ids("Machine")),
@@ -134,6 +147,63 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         f"{{ auditEvents(first: 100) {_LIST} }}",
         _seen_by(OWNER, ADMIN),
         shows=_listed("AuditEvent"),
+    ),
+    "Query.allocations": Entry(
+        f"{{ allocations(first: 100) {_LIST} }}", ALLOCATION, shows=_listed("Allocation")
+    ),
+    "Query.allocation": Entry(
+        "query Q($id: ID!) { allocation(id: $id) { id } }", ALLOCATION, _ids("Allocation")
+    ),
+    "Query.operation": Entry(
+        "query Q($id: ID!) { operation(id: $id) { id } }", ALLOCATION, _ids("Operation")
+    ),
+    "Query.planAllocation": Entry(
+        "query Q($input: AllocateInput!) { planAllocation(input: $input) { possible } }",
+        EVERYBODY_SIGNED_IN,
+        _input(lambda _world, _caller: _ANY_GPU),
+    ),
+    "Mutation.allocate": Entry(
+        "mutation M($input: AllocateInput!) { allocate(input: $input) "
+        f"{{ allocation {{ id }} operation {{ id }} {_ERRORS} }} }}",
+        WRITERS,
+        _input(lambda _world, _caller: {**_ANY_GPU, "wait": True}),
+        lambda _world, data: data["allocation"] is not None and data["operation"] is not None,
+    ),
+    "Mutation.extendAllocation": Entry(
+        "mutation M($input: ExtendAllocationInput!) { extendAllocation(input: $input) "
+        f"{{ allocation {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, _caller: {"id": world.id("Allocation"), "endsAt": _TOMORROW}),
+        lambda _world, data: data["allocation"] is not None,
+    ),
+    "Mutation.releaseAllocation": Entry(
+        "mutation M($input: ReleaseAllocationInput!) { releaseAllocation(input: $input) "
+        f"{{ allocation {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, c: {"id": encode_id("Allocation", world.allocations[c].id)}),
+        lambda _world, data: data["allocation"] is not None,
+    ),
+    "Mutation.cancelOperation": Entry(
+        "mutation M($input: CancelOperationInput!) { cancelOperation(input: $input) "
+        f"{{ operation {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, c: {"id": encode_id("Operation", world.operations[c].id)}),
+        lambda _world, data: data["operation"] is not None,
+    ),
+    "Mutation.overrideQuarantine": Entry(
+        "mutation M($input: OverrideQuarantineInput!) { overrideQuarantine(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        # This one is in service: who may is told so.
+        {**ADMINS_WRITE, ADMIN: CONFLICT},
+        _input(lambda world, _caller: {"machineId": world.id("Machine"), "reason": "wiped"}),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.setQuota": Entry(
+        "mutation M($input: SetQuotaInput!) { setQuota(input: $input) "
+        f"{{ quota {{ gpus {{ limit }} }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(lambda world, _caller: {"userId": world.id("User"), "gpus": 3}),
+        lambda _world, data: data["quota"] is not None,
     ),
     "Mutation.signIn": Entry(
         f"mutation M($input: SignInInput!) {{ signIn(input: $input) {{ token {_ERRORS} }} }}",
@@ -352,6 +422,14 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _seen_by(*SEES_THE_MACHINE, others=NOT_FOUND),
         _ids("Machine"),
     ),
+    "Subscription.allocationChanged": Entry(
+        "subscription { allocationChanged { kind } }", EVERYBODY_SIGNED_IN
+    ),
+    "Subscription.operationChanged": Entry(
+        "subscription S($id: ID!) { operationChanged(operationId: $id) { id } }",
+        _seen_by(OWNER, ADMIN, ADMIN_READ, ADMIN_WRITE, others=NOT_FOUND),
+        _ids("Operation"),
+    ),
     "Subscription.machineChanged": Entry(
         "subscription { machineChanged { kind } }", EVERYBODY_SIGNED_IN
     ),
@@ -365,6 +443,8 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
 NODES: Final[Mapping[str, Mapping[str, str]]] = {
     "Machine": MACHINE,
     "Gpu": MACHINE,
+    "Allocation": ALLOCATION,
+    "Operation": ALLOCATION,
     "User": ITS_USER,
     "ApiToken": _seen_by(OWNER, ADMIN),
     "Workspace": WORKSPACE,

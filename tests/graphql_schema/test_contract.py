@@ -46,6 +46,8 @@ def test_the_documents_are_all_there() -> None:
         *("GrantMachine", "RevokeMachineGrant", "CreateEnrollment"),
         *("Machines", "Fleet", "Node"),
         *("MachineMetrics", "MachineMetricsEvery", "MachineChanges", "FleetPulse", "Audit"),
+        *("Allocate", "ExtendAllocation", "ReleaseAllocation", "MyAllocations"),
+        *("Operation", "OperationChanged", "CleaningReceipt"),
     }
 
 
@@ -400,5 +402,6 @@ async def test_audit(any_plane: ControlPlane) -> None:
 def test_what_runs_is_what_subscribes() -> None:
     kinds = {operation.name: operation.kind for operation in OPERATIONS}
     assert {name for name, kind in kinds.items() if kind is OperationType.SUBSCRIPTION} == {
-        *("MachineMetrics", "MachineMetricsEvery", "MachineChanges", "FleetPulse")
+        *("MachineMetrics", "MachineMetricsEvery", "MachineChanges", "FleetPulse"),
+        "OperationChanged",
     }

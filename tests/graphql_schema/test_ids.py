@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remotegpu_core.actor import Scope
+from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.ids import new_id
 from remotegpu_graphql.engine import Engine, RequestRefused
 from remotegpu_graphql.ids import encode_id, split_id
+from remotegpu_graphql.scalars import format_time
 from remotegpu_graphql.schema import NODES
 from tests.graphql_schema.asking import ask, following
 from tests.graphql_schema.people import api_token, as_user, make_user
@@ -50,7 +52,18 @@ INPUTS: Final[Mapping[str, str]] = {
     "revokeMachineGrant.machineId": "Machine",
     "revokeMachineGrant.userId": "User",
     "revokeMachineGrant.workspaceId": "Workspace",
+    "allocate.machineId": "Machine",
+    "allocate.gpuIds": "Gpu",
+    "allocate.userId": "User",
+    "allocate.workspaceId": "Workspace",
+    "extendAllocation.id": "Allocation",
+    "releaseAllocation.id": "Allocation",
+    "cancelOperation.id": "Operation",
+    "overrideQuarantine.machineId": "Machine",
+    "setQuota.userId": "User",
+    "setQuota.workspaceId": "Workspace",
 }
+_LATER: Final = format_time(now_ms() + 86_400_000)
 #: What else a mutation cannot do without.
 REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "renameWorkspace": {"name": "other"},
@@ -58,6 +71,9 @@ REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "startMaintenance": {"reason": "fans"},
     "renameMachine": {"name": "other"},
     "setMachineLabels": {"labels": []},
+    "allocate": {"endsAt": _LATER},
+    "extendAllocation": {"endsAt": _LATER},
+    "overrideQuarantine": {"reason": "wiped"},
 }
 LOOKUPS: Final = {
     "node": "any",
@@ -66,6 +82,8 @@ LOOKUPS: Final = {
     "gpu": "Gpu",
     "user": "User",
     "workspace": "Workspace",
+    "allocation": "Allocation",
+    "operation": "Operation",
 }
 
 MALFORMED: Final = [
@@ -158,6 +176,10 @@ async def test_inputs(any_plane: ControlPlane) -> None:
         good = _required(name, world)
         if name.endswith(("grantMachine", "MachineGrant")) and key == "machineId":
             good["userId"] = world.id("User")
+        if where == "allocate.gpuIds":
+            good["machineId"] = world.id("Machine")
+        if where in {"allocate.userId", "allocate.workspaceId"}:
+            good["requirement"] = {"gpuCount": 1}
         # Reading one is the same for all of them; finding it is not.
         bad_ids = _bad_ids(type_name)
         for bad in bad_ids if where == "revokeApiToken.id" else bad_ids[:: len(bad_ids) // 6]:

@@ -4,16 +4,20 @@ from typing import Any
 
 import pytest
 
-from remotegpu_core.actor import Actor
+from remotegpu_core.actor import SYSTEM, Actor
+from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.services.allocations.allocate import allocate
+from remotegpu_core.services.allocations.request import AllocateRequest, Requirement
 from remotegpu_core.settings import Settings
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.ids import encode_id
+from tests.core.services.allocations.hosts import POLICY
 from tests.graphql_schema.asking import data_of
 from tests.graphql_schema.contract import document
 from tests.graphql_schema.counting import commands, statements
 from tests.graphql_schema.hosts import Host, make_host
-from tests.graphql_schema.people import as_admin, as_user, make_user, make_workspace
+from tests.graphql_schema.people import HOUR, as_admin, as_user, make_user, make_workspace
 from tests.services.redis import RedisServer
 
 SIZES = (1, 10, 50)
@@ -86,6 +90,47 @@ async def test_machines_ask_the_database_this_often(
     assert len(seen) == 6, seen
     assert sum('FROM "gpu"' in statement for statement in seen) == 1
     assert sum('FROM "machine_label"' in statement for statement in seen) == 1
+
+
+ALLOCATIONS = (
+    "{ allocations(first: 100) { totalCount edges { node { id username user { id } machine { id } "
+    "workspace { id quota { gpus { used } } } gpus { id availability } pendingReasons { code } "
+    "cleaningReceipt { id overriddenBy { id } } } } } }"
+)
+
+
+async def test_allocations_are_looked_up_by_relation(plane: ControlPlane) -> None:
+    admin, user = await as_admin(), await make_user()
+    lab = await make_workspace(user)
+    counts: dict[str, list[int]] = {}
+    for size in (1, 6):
+        for _ in range(size):
+            host = await make_host(plane, policy=POLICY)
+            for starts_at in (None, now_ms() + 2 * HOUR):
+                request = AllocateRequest(
+                    machine_id=host.machine.id,
+                    user_id=user.id,
+                    workspace_id=lab.id,
+                    starts_at=starts_at,
+                    ends_at=(starts_at or now_ms()) + HOUR,
+                )
+                await allocate(SYSTEM, plane.settings, request)
+            request = AllocateRequest(
+                requirement=Requirement(9), ends_at=now_ms() + HOUR, user_id=user.id, wait=True
+            )
+            await allocate(SYSTEM, plane.settings, request)
+        for source in (ALLOCATIONS, document("MyAllocations")):
+            with statements() as seen:
+                actor = admin if source is ALLOCATIONS else await as_user(user)
+                operation = None if source is ALLOCATIONS else "MyAllocations"
+                data = await data_of(plane, actor, source, operation=operation)
+            counts.setdefault(source, []).append(len(seen))
+        assert len(data["viewer"]["allocations"]["edges"]) == min(
+            20, data["viewer"]["quota"]["allocations"]["used"]
+        )
+    for source, found in counts.items():
+        assert found[0] == found[1], (source, found)
+        assert found[0] <= 20, (source, found)
 
 
 QUERIES = {

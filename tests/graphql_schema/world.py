@@ -7,15 +7,29 @@ from typing import Final
 from tortoise.connection import get_connection
 
 from remotegpu_core.actor import SYSTEM, Actor, Role, Scope, anonymous
+from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.models import ApiToken, AuditEvent, Enrollment, User, Workspace, WorkspaceRole
+from remotegpu_core.models import (
+    Allocation,
+    ApiToken,
+    AuditEvent,
+    Enrollment,
+    Operation,
+    User,
+    Workspace,
+    WorkspaceRole,
+)
 from remotegpu_core.services import audit
+from remotegpu_core.services.allocations.allocate import allocate
+from remotegpu_core.services.allocations.request import AllocateRequest, Requirement
 from remotegpu_core.services.api_tokens import revoke_api_token
 from remotegpu_core.services.enrollments import create_enrollment
+from remotegpu_core.services.quotas import Limits, set_quota
 from remotegpu_core.services.workspaces import set_member
 from remotegpu_graphql.ids import encode_id
 from tests.graphql_schema.hosts import Host, make_host
 from tests.graphql_schema.people import (
+    HOUR,
     SOURCE,
     actor_of,
     api_token,
@@ -70,6 +84,9 @@ class World:
     marker: str
     tokens: dict[str, str] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    #: Something that waits, of the owner's, for every caller to act on.
+    allocations: dict[str, Allocation] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)
     #: A member of the workspace for every caller to remove.
     members: dict[str, User] = field(default_factory=dict)
 
@@ -92,6 +109,8 @@ class World:
             "Workspace": self.workspace.id,
             "Enrollment": self.enrollment.id,
             "AuditEvent": self.event.id,
+            "Allocation": self.allocations[ANONYMOUS].id,
+            "Operation": self.operations[ANONYMOUS].id,
         }
         return encode_id(type_name, rows[type_name])
 
@@ -136,6 +155,19 @@ async def make_world(plane: ControlPlane) -> World:
     )
     for member in world.members.values():
         await set_member(SYSTEM, workspace.id, member.id, WorkspaceRole.MEMBER)
+    await set_quota(SYSTEM, Limits(100, 100), user_id=users[OWNER].id, workspace_id=None)
+    for caller in CALLERS:
+        # It waits for a machine, so that nobody sees one on its account.
+        world.allocations[caller], world.operations[caller] = await allocate(
+            SYSTEM,
+            plane.settings,
+            AllocateRequest(
+                ends_at=now_ms() + HOUR,
+                requirement=Requirement(gpu_count=2),
+                user_id=users[OWNER].id,
+                wait=True,
+            ),
+        )
     scopes = {
         ADMIN_READ: Scope.READ,
         ADMIN_WRITE: Scope.WRITE,

@@ -1,9 +1,13 @@
 """How much a user or a workspace may have, and has."""
 
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
+
+from tortoise.expressions import Q
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
@@ -52,20 +56,11 @@ class Claim:
 
 
 async def limits_of_user(user_id: uuid.UUID, settings: Settings) -> Limits:
-    row = await Quota.get_or_none(user_id=user_id)
-    defaults = Limits(settings.quota_gpus, settings.quota_allocations, settings.quota_gpu_hours)
-    if row is None:
-        return defaults
-    return Limits(
-        defaults.gpus if row.gpus is None else row.gpus,
-        defaults.allocations if row.allocations is None else row.allocations,
-        defaults.gpu_hours if row.gpu_hours is None else row.gpu_hours,
-    )
+    return _limits(await Quota.get_or_none(user_id=user_id), _defaults(settings))
 
 
 async def limits_of_workspace(workspace_id: uuid.UUID) -> Limits:
-    row = await Quota.get_or_none(workspace_id=workspace_id)
-    return Limits() if row is None else Limits(row.gpus, row.allocations, row.gpu_hours)
+    return _limits(await Quota.get_or_none(workspace_id=workspace_id), Limits())
 
 
 async def usage(
@@ -79,25 +74,36 @@ async def usage(
 
     `without` leaves one allocation out.
     """
-    query = Allocation.filter(user_id=user_id) if user_id else None
-    if query is None:
-        query = Allocation.filter(workspace_id=workspace_id)
-    if without is not None:
-        query = query.exclude(id=without)
-    live = cast("list[int]", await query.filter(state__in=LIVE).values_list("gpu_count", flat=True))
-    begin, end = _month(now_ms() if month_of is None else month_of)
-    # One that never began booked nothing.
-    rows = cast(
-        "list[tuple[int, int, int, int | None]]",
-        await query.filter(starts_at__gte=begin, starts_at__lt=end).values_list(
-            "gpu_count", "starts_at", "ends_at", "ended_at"
-        ),
-    )
-    spent = sum(
-        gpus * max(0, min(ends_at, ended_at or ends_at) - starts_at)
-        for gpus, starts_at, ends_at, ended_at in rows
-    )
-    return Usage(sum(live), len(live), spent / _HOUR)
+    if user_id is not None:
+        return (await _used("user_id", [user_id], month_of, without))[user_id]
+    if workspace_id is None:
+        raise ValueError("expected a user or a workspace")
+    return (await _used("workspace_id", [workspace_id], month_of, without))[workspace_id]
+
+
+async def of_users(
+    user_ids: Sequence[uuid.UUID], settings: Settings
+) -> dict[uuid.UUID, tuple[Limits, Usage]]:
+    """What each of these users may have, and has; a fixed number of queries."""
+    rows = {row.user_id: row for row in await Quota.filter(user_id__in=list(user_ids))}
+    used = await _used("user_id", user_ids)
+    return {
+        user_id: (_limits(rows.get(user_id), _defaults(settings)), used[user_id])
+        for user_id in user_ids
+    }
+
+
+async def of_workspaces(
+    workspace_ids: Sequence[uuid.UUID],
+) -> dict[uuid.UUID, tuple[Limits, Usage]]:
+    """What each of these workspaces may have, and has; a fixed number of queries."""
+    found = await Quota.filter(workspace_id__in=list(workspace_ids))
+    rows = {row.workspace_id: row for row in found}
+    used = await _used("workspace_id", workspace_ids)
+    return {
+        workspace_id: (_limits(rows.get(workspace_id), Limits()), used[workspace_id])
+        for workspace_id in workspace_ids
+    }
 
 
 async def check(
@@ -166,6 +172,48 @@ async def set_quota(
             await Quota.create(**subject, **values)
         details = {name: "none" if value is None else str(value) for name, value in values.items()}
         await audit.record(actor, "setQuota", target=target, details=details)
+
+
+def _defaults(settings: Settings) -> Limits:
+    return Limits(settings.quota_gpus, settings.quota_allocations, settings.quota_gpu_hours)
+
+
+def _limits(row: Quota | None, defaults: Limits) -> Limits:
+    if row is None:
+        return defaults
+    return Limits(
+        defaults.gpus if row.gpus is None else row.gpus,
+        defaults.allocations if row.allocations is None else row.allocations,
+        defaults.gpu_hours if row.gpu_hours is None else row.gpu_hours,
+    )
+
+
+async def _used(
+    whose: str,
+    ids: Sequence[uuid.UUID],
+    month_of: int | None = None,
+    without: uuid.UUID | None = None,
+) -> dict[uuid.UUID, Usage]:
+    """Usage by user or workspace: `whose` is the column that names them."""
+    query = Allocation.filter(**{f"{whose}__in": list(ids)})
+    if without is not None:
+        query = query.exclude(id=without)
+    begin, end = _month(now_ms() if month_of is None else month_of)
+    rows = cast(
+        "list[tuple[uuid.UUID, AllocationState, int, int, int, int | None]]",
+        await query.filter(
+            Q(state__in=LIVE) | Q(starts_at__gte=begin, starts_at__lt=end)
+        ).values_list(whose, "state", "gpu_count", "starts_at", "ends_at", "ended_at"),
+    )
+    gpus, allocations, spent = Counter[uuid.UUID](), Counter[uuid.UUID](), Counter[uuid.UUID]()
+    for owner, state, count, starts_at, ends_at, ended_at in rows:
+        if state in LIVE:
+            gpus[owner] += count
+            allocations[owner] += 1
+        if begin <= starts_at < end:
+            # One that was given back before it began booked nothing.
+            spent[owner] += count * max(0, min(ends_at, ended_at or ends_at) - starts_at)
+    return {owner: Usage(gpus[owner], allocations[owner], spent[owner] / _HOUR) for owner in ids}
 
 
 def _compare(who: str, limits: Limits, used: Usage, claim: Claim) -> None:

@@ -2,8 +2,10 @@ import strawberry
 
 from remotegpu_core import models
 from remotegpu_core.actor import Role
+from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
 from remotegpu_graphql.ids import encode_id
+from remotegpu_graphql.quotas.types import Quota
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import DateTime
 
@@ -26,10 +28,20 @@ class User(Node):
         description="Since when they are shut out; null while they are not."
     )
 
+    row: strawberry.Private[models.User]
+
+    @strawberry.field(description="How much they may have, and have.")
+    async def quota(self, info: Info) -> Quota:
+        found = await info.context.loaders.user_quota.load(self.row.id)
+        if found is None:
+            raise LookupError("every user has a quota")
+        return Quota.of(found)
+
     @classmethod
     def of(cls, row: models.User) -> "User":
         return cls(
             id=encode_id("User", row.id),
+            row=row,
             username=row.username,
             role=Role(row.role),
             created_at=DateTime(row.created_at),

@@ -1,7 +1,10 @@
 import strawberry
 
 from remotegpu_core.services import api_tokens, workspaces
+from remotegpu_core.services.allocations.reading import AllocationFilter, list_allocations
+from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.context import Info
+from remotegpu_graphql.quotas.types import Quota
 from remotegpu_graphql.relay import (
     After,
     Before,
@@ -33,6 +36,29 @@ class Viewer:
             info.context.actor, page_request(first, after, last, before)
         )
         return connection(page, ApiToken.of)
+
+    @strawberry.field(description="How much you may have, and have.")
+    async def quota(self, info: Info) -> Quota:
+        found = await info.context.loaders.user_quota.load(info.context.actor.require_user())
+        if found is None:
+            raise LookupError("every user has a quota")
+        return Quota.of(found)
+
+    @strawberry.field(description="What is allocated to you, newest first.")
+    async def allocations(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Allocation]:
+        page = await list_allocations(
+            info.context.actor,
+            page_request(first, after, last, before),
+            AllocationFilter(mine=True),
+        )
+        return connection(page, Allocation.of)
 
     @strawberry.field(description="Workspaces that you may see, by name.")
     async def workspaces(

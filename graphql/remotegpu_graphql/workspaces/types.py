@@ -5,6 +5,7 @@ from remotegpu_core.models import WorkspaceRole
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
 from remotegpu_graphql.ids import encode_id
+from remotegpu_graphql.quotas.types import Quota
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import DateTime
 
@@ -43,6 +44,13 @@ class Workspace(Node):
             )
             for member in await info.context.loaders.members.load(self.row.id)
         ]
+
+    @strawberry.field(description="How much everybody in it may have together, and has.")
+    async def quota(self, info: Info) -> Quota:
+        found = await info.context.loaders.workspace_quota.load(self.row.id)
+        if found is None:
+            raise LookupError("every workspace has a quota")
+        return Quota.of(found)
 
     @classmethod
     def of(cls, row: models.Workspace) -> "Workspace":

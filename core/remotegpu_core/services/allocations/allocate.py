@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from remotegpu_core.actor import Actor
+from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import NoCapacity, NotFound, QuotaExceeded
 from remotegpu_core.models import Allocation, Gpu, Machine, Operation
@@ -56,6 +56,7 @@ async def allocate(
         QuotaExceeded: the user or the workspace would have too much; admins are not refused.
         IdempotencyKeyReused: see `idempotency`.
     """
+    actor.require_scope(Scope.WRITE)
     call = idempotency.call_of(actor, "allocate", key, asdict(request))
     check_request(request, settings, now_ms())
     whose = await beneficiary_of(actor, request)
@@ -79,6 +80,7 @@ async def allocate(
 async def plan(actor: Actor, settings: Settings, request: AllocateRequest) -> Plan:
     """What `allocate` would do, without doing it; raises like it but for NoCapacity and
     QuotaExceeded, which are reasons here."""
+    actor.require_scope(Scope.READ)
     now = now_ms()
     check_request(request, settings, now)
     whose = await beneficiary_of(actor, request)

@@ -39,7 +39,6 @@ async def beneficiary_of(actor: Actor, request: AllocateRequest) -> Beneficiary:
         Forbidden: their role in the workspace does not reach so far, the user is disabled, or the
             machine is one that they see without having been granted it.
     """
-    actor.require_scope(Scope.WRITE)
     workspace_id = request.workspace_id
     user_id = request.user_id or actor.require_user()
     for_another = user_id != actor.user_id

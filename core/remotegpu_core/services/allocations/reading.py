@@ -5,13 +5,22 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from tortoise.expressions import Q, Subquery
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.errors import NotFound
-from remotegpu_core.models import Allocation, Booking, CleaningReceipt, Gpu, Machine, Membership
+from remotegpu_core.models import (
+    Allocation,
+    Booking,
+    CleaningReceipt,
+    Gpu,
+    Machine,
+    Membership,
+    User,
+)
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import AllocationState
@@ -107,6 +116,12 @@ async def receipts_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, CleaningRecei
     """The receipt by allocation."""
     rows = await CleaningReceipt.filter(allocation_id__in=list(ids)).order_by("id")
     return {row.allocation_id: row for row in rows}
+
+
+async def usernames(user_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """Names of those whose allocations the caller sees."""
+    rows = await User.filter(id__in=list(user_ids)).values_list("id", "username")
+    return dict(cast("list[tuple[uuid.UUID, str]]", rows))
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,7 @@
 
 import uuid
 
-from remotegpu_core.actor import Actor
+from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.errors import Conflict, Forbidden
 from remotegpu_core.models import Allocation, Command, Operation
 from remotegpu_core.services import audit, commands, idempotency, operations, roles
@@ -42,26 +42,38 @@ async def release(
     return allocation, await Operation.get(id=operation.id)
 
 
-async def cancel_operation(actor: Actor, operation_id: uuid.UUID) -> Operation:
+async def cancel_operation(
+    actor: Actor, operation_id: uuid.UUID, *, key: str | None = None
+) -> Operation:
     """Call off what has not begun. What a host has begun is stopped where it can be; the operation
     then ends as its host says.
 
     Raises:
         NotFound, Forbidden: it is not there for the caller, or not theirs.
         Conflict: it is over already, or nothing that can be called off.
+        IdempotencyKeyReused: see `idempotency`.
     """
+    actor.require_scope(Scope.WRITE)
+    call = idempotency.call_of(actor, "cancelOperation", key, {"id": str(operation_id)})
     operation = await operations.visible_operation(actor, operation_id)
     await _callable_off(actor, operation)
+    if await idempotency.recall(call) is not None:
+        return operation
+    if operation.state in FINAL:
+        raise Conflict(f"This operation is {operation.state} already.", field="id")
     if operation.allocation_id is None or operation.kind != ALLOCATE:
         raise Conflict("This cannot be called off: what was held must come back clean.", field="id")
     async with lock_allocation(actor, operation.allocation_id) as (allocation, _machine):
         operation = await Operation.get(id=operation_id)
+        if await idempotency.recall(call) is not None:
+            return operation
         if operation.state in FINAL or allocation.state is not AllocationState.PENDING:
             raise Conflict(f"This operation is {operation.state} already.", field="id")
         if not await call_off(allocation):
             # Its host has seen it: only the host knows the end.
             await operations.request_cancel(operation.id)
         await audit.record(actor, "cancelOperation", target=("Operation", operation.id))
+        await idempotency.remember(call, Made(allocation.id, operation.id))
     return await Operation.get(id=operation_id)
 
 
@@ -125,8 +137,6 @@ async def _begin(allocation: Allocation) -> Operation:
 
 
 async def _callable_off(actor: Actor, operation: Operation) -> None:
-    if operation.state in FINAL:
-        raise Conflict(f"This operation is {operation.state} already.", field="id")
     if actor.is_admin or operation.user_id == actor.user_id:
         return
     if operation.workspace_id is None:

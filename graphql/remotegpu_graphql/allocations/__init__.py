@@ -1,0 +1,1 @@
+"""Who has which machine, or which of its GPUs, for how long."""

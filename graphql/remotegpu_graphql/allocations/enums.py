@@ -1,0 +1,78 @@
+from enum import StrEnum
+
+from remotegpu_core.services.allocations.log import EventKind
+from remotegpu_core.services.allocations.reading import AllocationOrderField
+from remotegpu_core.services.allocations.reason import ReasonCode
+from remotegpu_core.states import AllocationState
+from remotegpu_graphql.enums import graph_enum
+
+__all__ = ["AllocationChangeKind", "AllocationOrderField", "AllocationState", "ReasonCode"]
+
+graph_enum(
+    AllocationState,
+    "Where an allocation stands.",
+    {
+        "PENDING": "Reserved, waiting for a place, or being started; pendingReasons say which.",
+        "ACTIVE": "It is its user's.",
+        "RECLAIMING": "It is over, and what it held is not proven clean yet.",
+        "RELEASED": "It is over, and what it held is free.",
+        "FAILED": "It could not start; the error says why. What it held is free.",
+    },
+)
+graph_enum(
+    ReasonCode,
+    "Why an allocation has not started. New values may come.",
+    {
+        "NO_CAPACITY": "Nothing that fits is free for that time.",
+        "QUOTA": "It would be more than the quota allows.",
+        "STARTS_LATER": "Its time has not come.",
+        "STARTING": "The host is being told.",
+        "OCCUPIED": "Whoever had it before is not gone, or it is not proven clean yet.",
+        "MACHINE_OFFLINE": "The machine is not heard.",
+        "MACHINE_DRAINING": "The machine takes nothing new.",
+        "MACHINE_OUT_OF_SERVICE": "The machine is in maintenance, quarantined or retired.",
+        "HOST_NOT_ACCEPTED": "An admin must accept the host before anything is sent to it.",
+        "NOT_ENABLED": "The host's own policy file does not let it be allocated.",
+    },
+    name="PendingReasonCode",
+)
+graph_enum(
+    AllocationOrderField,
+    "What allocations are ordered by.",
+    {
+        "CREATED_AT": "By when they were asked for.",
+        "STARTS_AT": "By their start.",
+        "ENDS_AT": "By their end.",
+    },
+)
+
+
+class AllocationChangeKind(StrEnum):
+    READY = "READY"
+    CREATED = EventKind.CREATED
+    PLACED = EventKind.PLACED
+    STARTED = EventKind.STARTED
+    EXTENDED = EventKind.EXTENDED
+    GPUS_CHANGED = EventKind.GPUS_CHANGED
+    ENDING_SOON = EventKind.ENDING_SOON
+    RECLAIMING = EventKind.RECLAIMING
+    RELEASED = EventKind.RELEASED
+    FAILED = EventKind.FAILED
+
+
+graph_enum(
+    AllocationChangeKind,
+    "What happened to an allocation. New values may come.",
+    {
+        "READY": "Nothing yet: the subscription stands, and its cursor is the present.",
+        "CREATED": "Somebody asked for it.",
+        "PLACED": "It has a machine, which is booked for its time.",
+        "STARTED": "It is its user's from now on.",
+        "EXTENDED": "It ends at another time.",
+        "GPUS_CHANGED": "GPUs were found in its machine, or went away.",
+        "ENDING_SOON": "It ends within a day, an hour or ten minutes; extend it, or save your work.",
+        "RECLAIMING": "It is over, and its host takes back what it had.",
+        "RELEASED": "What it held is free.",
+        "FAILED": "It could not start.",
+    },
+)
