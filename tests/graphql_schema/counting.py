@@ -10,7 +10,7 @@ from redis import Redis
 #: Duties of the control plane that ask by themselves.
 _DUTIES = frozenset({"version-watch", "sample-feed"})
 
-_ABOUT_IT = ("cmdstat_info", "cmdstat_config", "cmdstat_client", "cmdstat_ping")
+_ABOUT_IT = ("cmdstat_hello", "cmdstat_info", "cmdstat_config", "cmdstat_client", "cmdstat_ping")
 #: Replicas tell each other what they counted for rate limits, whatever is asked.
 _RATES = ("cmdstat_eval", "cmdstat_hincrby", "cmdstat_expire", "cmdstat_hmget")
 
