@@ -24,7 +24,7 @@ help: ## Say what there is
 	@echo
 	@echo 'make demo:  PORT=8000  HOSTS=3 (simulated hosts)  DATA=.remotegpu (state)  ADMIN_PASSWORD=...'
 	@echo 'make test:  TESTS=tests/protocol  PYTEST_ARGS="-k link -n 0"'
-	@echo 'make bench: QUICK=1 (fewer peers, shorter)'
+	@echo 'make bench: QUICK=1 (fewer peers, shorter)  WRITE=1 (its results to bench/RESULTS.md)'
 	@echo 'make soak:  SOAK_SECONDS=600 (for each of the long tests)'
 	@echo 'any:        PYTHON=python3.12 (to make .venv with)'
 
@@ -61,7 +61,7 @@ soak: ## Run the long tests: fuzzing, and a fleet with viewers (ten minutes each
 bench: ## Measure speed and memory beside other servers (QUICK=1: in two minutes)
 	@scripts/test_packages.sh
 	@scripts/setup_venv.sh dev
-	@.venv/bin/python -m bench $(if $(QUICK),--quick)
+	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
 clean: ## Remove .venv and every cache (never the state in DATA)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build tests/npm/node_modules tests/npm/.installed

@@ -1,4 +1,7 @@
-"""`python -m bench [--quick]`: run all benchmarks, print the tables, write bench/RESULTS.md."""
+"""`python -m bench [--quick]`: run all benchmarks, print the tables, write bench/RESULTS.md.
+
+A quick run only prints them, unless it is told to `--write`.
+"""
 
 import argparse
 import logging
@@ -24,7 +27,11 @@ _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter and with fewer peers")
-    plan = QUICK if parser.parse_args().quick else FULL
+    parser.add_argument(
+        "--write", action="store_true", help="write RESULTS.md after a quick run too"
+    )
+    chosen = parser.parse_args()
+    plan = QUICK if chosen.quick else FULL
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     machine = describe()
     begun = time.monotonic()
@@ -37,8 +44,10 @@ def main() -> None:
     except (TooFewCores, CannotBuild) as error:
         sys.exit(str(error))
     text = _whole(run.results, plan, machine, time.monotonic() - begun)
-    _RESULTS.write_text(text)
-    sys.stdout.write(f"\n{text}\nWritten to {_RESULTS}.\n")
+    sys.stdout.write(f"\n{text}\n")
+    if chosen.write or not chosen.quick:
+        _RESULTS.write_text(text)
+        sys.stdout.write(f"Written to {_RESULTS}.\n")
 
 
 def _say(line: str) -> None:

@@ -52,7 +52,7 @@ def measure_agent(
     state = folder / "state"
     enrolled = subprocess.run(
         [program, "enroll", "--server", product.origin, "--token", "-", "--state-dir", state],
-        input=product.spare_token,
+        input=product.spare_tokens[0],
         env=driver.environment,
         capture_output=True,
         text=True,

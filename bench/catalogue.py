@@ -20,6 +20,8 @@ NO_DECODING: Final = "no decoding"
 _RATE = Quantity("messages/s", 0)
 _CPU_MS = Quantity("CPU ms per 1,000", 2)
 _BUSY = Quantity("core %", 0, is_compared=False)
+_CLIENT_BUSY = Quantity("client %", 0, is_compared=False)
+_ARRIVED = Quantity("stored, % of sent", 1, is_compared=False)
 _CORE = Quantity("% of a core", 1)
 _CPU_EVENT = Quantity("CPU ms an event", 1)
 _P50, _P99 = Quantity("p50 ms", 1), Quantity("p99 ms", 1)
@@ -48,12 +50,13 @@ INGEST: Final = Benchmark(
     "Samples of 8 GPUs into Redis, each kept (SET with a lifetime) and published. RemoteGPU's "
     "links are signed and its limit of 30 messages a second and agent is lifted for this run. "
     "Counted by Redis.",
-    (_SAMPLES, _CPU_US, _RESIDENT, _BUSY),
+    (_SAMPLES, _CPU_US, _RESIDENT, _BUSY, _CLIENT_BUSY),
 )
 LINKS: Final = Benchmark(
     "Signed links, one sample a second each",
-    "RemoteGPU as it is.",
-    (_SAMPLES, _CORE, _RESIDENT),
+    "2,000 links that also beat every five seconds, beside 20 real agents of 8 simulated GPUs; "
+    "RemoteGPU as it is. Stored counts the agents' samples too, sent does not.",
+    (_SAMPLES, _CORE, _RESIDENT, _ARRIVED, _CLIENT_BUSY),
 )
 QUERY: Final = Benchmark(
     "Query, 100 machines of 8 GPUs with 10 latest metrics each",

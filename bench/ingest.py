@@ -11,9 +11,12 @@ from bench.event import make_metrics
 from bench.links import Window, allow_descriptors, drive, plain_link, signed_links
 from bench.plan import Timing
 from bench.product import running_product
+from bench.real_agents import real_agents
 from bench.server import Server, running_server
 from bench.workspace import Workspace
+from remotegpu_core.clock import now_ms
 from remotegpu_protocol.codec import encode
+from remotegpu_protocol.messages import Heartbeat
 
 #: Links of the benchmark at full speed.
 LINKS: Final = 50
@@ -46,16 +49,31 @@ def flood_product(workspace: Workspace, timing: Timing) -> list[Window]:
         )
 
 
-def steady_product(workspace: Workspace, links: int, timing: Timing) -> list[Window]:
-    """Signed links that each send one sample a second, to the product as it is."""
+def heartbeat_message(workspace: Workspace) -> Path:
+    """A heartbeat; its clock, the last eight bytes, is the load client's to set."""
+    path = workspace.folder / "heartbeat.msgpack"
+    path.write_bytes(encode(Heartbeat(sequence=1, clock=now_ms())))
+    return path
+
+
+def steady_product(
+    workspace: Workspace, links: int, timing: Timing, *, agents: int = 0
+) -> list[Window]:
+    """Signed links that each send one sample a second and a heartbeat every five, to the product
+    as it is, beside so many real agents.
+    """
     allow_descriptors(2 * links)
-    with running_product(workspace, hosts=links) as product:
+    with (
+        running_product(workspace, hosts=links) as product,
+        real_agents(workspace, product, agents),
+    ):
         return drive(
             workspace,
             product.server,
             signed_links(product),
             packed_message(workspace),
             rate=1,
+            heartbeat=heartbeat_message(workspace),
             timing=timing,
         )
 

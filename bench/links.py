@@ -46,6 +46,11 @@ class Window(msgspec.Struct, frozen=True):
         return 100 * self.server_cpu / self.seconds
 
     @property
+    def client_busy(self) -> float:
+        """The load client's share of its core in percent: it must not be what limits the server."""
+        return 100 * self.client_cpu / self.seconds
+
+    @property
     def rate(self) -> float:
         """Samples stored and published a second."""
         return self.stored / self.seconds
@@ -140,8 +145,12 @@ def drive(
     timing: Timing,
     text: bool = False,
     rate: float = 0,
+    heartbeat: Path | None = None,
 ) -> list[Window]:
-    """Send `message` on all links, `rate` times a second each, or as fast as they take it."""
+    """Send `message` on all links, `rate` times a second each, or as fast as they take it.
+
+    With a rate they may send `heartbeat` besides, as often as agents do.
+    """
     with ExitStack() as open_here:
         # The program takes them by number, so they are made to follow one another.
         first = 3 + max(link.fileno() for link in links)
@@ -157,6 +166,8 @@ def drive(
             *("--message", str(message)),
             *(["--text"] if text else []),
             *("--rate", str(rate)),
+            *(("--heartbeat", str(heartbeat)) if heartbeat else ()),
+            *("--beat-seconds", str(HEARTBEAT_INTERVAL)),
             *timing.options,
             *("--pid", str(server.pid)),
         ]

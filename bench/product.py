@@ -25,6 +25,9 @@ from tests.services.ports import unused_port
 
 _PASSWORD: Final = "bench-Passw0rd-1"  # noqa: S105 - of a server that lives for a minute
 
+#: As many as can be enrolled while a server runs.
+REAL_AGENTS: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -34,12 +37,12 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`token` is an admin's, good for queries and subscriptions; `spare_token` enrols one host."""
+    """`token` is an admin's, good for queries and subscriptions; each of `spare_tokens` enrols one host."""
 
     server: Server
     origin: str
     token: str
-    spare_token: str
+    spare_tokens: list[str]
     hosts: list[Host]
 
 
@@ -49,7 +52,7 @@ class Prepared:
 
     folder: Path
     token: str
-    spare_token: str
+    spare_tokens: list[str]
     hosts: list[Host]
 
 
@@ -86,7 +89,7 @@ def running_product(
     with running_server(
         "RemoteGPU", [*program, "serve"], workspace.folder, port=port, environment=environment
     ) as server:
-        yield Product(server, origin, prepared.token, prepared.spare_token, prepared.hosts)
+        yield Product(server, origin, prepared.token, prepared.spare_tokens, prepared.hosts)
 
 
 def _prepare(workspace: Workspace, count: int) -> Prepared:
@@ -107,9 +110,12 @@ def _prepare(workspace: Workspace, count: int) -> Prepared:
 async def _set_up(settings: Settings, folder: Path, count: int) -> Prepared:
     async with control_plane(settings):
         hosts = [await _enroll(settings, number) for number in range(count)]
-        spare_token, _ = await create_enrollment(SYSTEM, settings, machine_name="bench-agent")
+        spare_tokens = [
+            (await create_enrollment(SYSTEM, settings, machine_name=f"bench-agent-{number}"))[0]
+            for number in range(REAL_AGENTS)
+        ]
         signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
-        return Prepared(folder, signed_in.token, spare_token, hosts)
+        return Prepared(folder, signed_in.token, spare_tokens, hosts)
 
 
 async def _enroll(settings: Settings, number: int) -> Host:

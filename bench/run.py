@@ -13,7 +13,7 @@ from bench.links import Window
 from bench.memory import kib_per_subscriber
 from bench.node import NoNode, install_node_peers, node_program
 from bench.plan import Plan, Timing
-from bench.product import running_product
+from bench.product import REAL_AGENTS, running_product
 from bench.query import ask
 from bench.results import Results
 from bench.server import python_module
@@ -156,7 +156,13 @@ class Run:
 
     def _ingest(self, name: str, work: Callable[[], list[Window]]) -> None:
         for window in work():
-            values = (window.rate, window.cpu_us, window.resident_kib / 1024, window.busy)
+            values = (
+                window.rate,
+                window.cpu_us,
+                window.resident_kib / 1024,
+                window.busy,
+                window.client_busy,
+            )
             self.results.add(catalogue.INGEST, name, values)
 
     def _memory(self, name: str, start: Live) -> None:
@@ -172,9 +178,17 @@ class Run:
         for window in ingest.steady_product(
             self._workspace,
             plan.signed_links,
-            Timing(plan.warm_up, plan.ingest_seconds, 3),
+            # Every link beats within five seconds.
+            Timing(5, 2 * plan.ingest_seconds, 3),
+            agents=REAL_AGENTS,
         ):
-            values = (window.rate, window.busy, window.resident_kib / 1024)
+            values = (
+                window.rate,
+                window.busy,
+                window.resident_kib / 1024,
+                100 * window.stored / max(1, window.sent),
+                window.client_busy,
+            )
             self.results.add(catalogue.LINKS, catalogue.PRODUCT, values)
 
     def _agent(self) -> None:

@@ -2,7 +2,7 @@
 
    The greeting needs signatures and is made by whoever starts this program, which inherits the open
    sockets as file descriptors from `--first-fd` on. Without `--rate` every link sends as much as
-   its socket takes. What counts is what reached Redis, by Redis's own count, since what a sender
+   its socket takes; with it, links may beat besides, as agents do. What counts is what reached Redis, by Redis's own count, since what a sender
    could write says only how large the buffers are. Prints one line of JSON a measured window. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -17,26 +17,27 @@
 #include "socket.h"
 #include "websocket.h"
 
-enum { BATCH = 512, SEND_BUFFER = 64 * 1024, REPEATS = 16, PONG_LIMIT = 125 };
+enum { BATCH = 512, SEND_BUFFER = 64 * 1024, REPEATS = 16, PONG_LIMIT = 125, CLOCK_BYTES = 8 };
 
 struct link {
     struct websocket socket;
     size_t offset;   /* of the next byte to send, in what is under way */
     /* A pong that is owed, and waits for the end of a frame. */
     int owes_a_pong;
+    int64_t beats_at;
     size_t pong_length;
     char pong[PONG_LIMIT];
 };
 
 static struct {
     int first_fd, links, redis_port, windows, pid;
-    double rate, warm_up, seconds;
-    const char *message;
+    double rate, warm_up, seconds, beat_seconds;
+    const char *message, *heartbeat;
     int text;
 } options = {.links = 1, .windows = 1, .seconds = 1};
 
 static struct link *links;
-static struct bytes frame, flood;
+static struct bytes frame, flood, heartbeat;
 static long long sent;
 
 static void take(void *context, const struct frame *got) {
@@ -73,6 +74,16 @@ static void pump(struct link *link, struct bytes bytes) {
     }
 }
 
+/* Say that the link is alive, in the gap between two frames. Its clock is the message's end. */
+static void beat(struct link *link, int64_t now) {
+    if (heartbeat.length == 0 || link->offset != 0 || now < link->beats_at) return;
+    link->beats_at = now + (int64_t)(options.beat_seconds * 1e9);
+    uint64_t clock = (uint64_t)(nanoseconds(CLOCK_REALTIME) / 1000000);
+    for (int i = 0; i < CLOCK_BYTES; i++)
+        heartbeat.data[heartbeat.length - 1 - (size_t)i] = (char)(clock >> 8 * i);
+    websocket_send(&link->socket, OP_BINARY, heartbeat.data, heartbeat.length);
+}
+
 static void run(int poller, int64_t end) {
     static struct epoll_event events[BATCH];
     int64_t interval = options.rate > 0 ? (int64_t)(1e9 / options.rate) : 0;
@@ -83,8 +94,10 @@ static void run(int poller, int64_t end) {
         int64_t wait = 100000000;
         if (interval > 0) {
             int64_t step = interval / options.links;
-            for (; next <= now_ns(); next += step, turn = (turn + 1) % options.links)
+            for (; next <= now_ns(); next += step, turn = (turn + 1) % options.links) {
+                beat(&links[turn], next);
                 pump(&links[turn], frame);
+            }
             wait = next - now_ns();
         }
         struct timespec timeout = {0, wait < 0 ? 0 : wait > 100000000 ? 100000000 : wait};
@@ -120,6 +133,7 @@ static void adopt_all(int poller) {
     for (int i = 0; i < options.links; i++) {
         int fd = options.first_fd + i, size = SEND_BUFFER;
         websocket_adopt(&links[i].socket, fd);
+        links[i].beats_at = now_ns() + (int64_t)(options.beat_seconds * 1e9 * i / options.links);
         links[i].socket.hands_pings = 1;
         if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) fail_errno("fcntl");
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -134,7 +148,8 @@ static void parse(int count, char **arguments) {
         {"first-fd", 1, 0, 'f'},   {"links", 1, 0, 'l'},   {"redis-port", 1, 0, 'r'},
         {"message", 1, 0, 'm'},    {"rate", 1, 0, 'R'},    {"warm-up", 1, 0, 'w'},
         {"seconds", 1, 0, 't'},    {"windows", 1, 0, 'n'}, {"pid", 1, 0, 'd'},
-        {"text", 0, 0, 'T'},       {0},
+        {"text", 0, 0, 'T'},       {"heartbeat", 1, 0, 'b'}, {"beat-seconds", 1, 0, 'B'},
+        {0},
     };
     int key;
     while ((key = getopt_long(count, arguments, "", known, NULL)) != -1) switch (key) {
@@ -148,6 +163,8 @@ static void parse(int count, char **arguments) {
             case 'n': options.windows = atoi(optarg); break;
             case 'd': options.pid = atoi(optarg); break;
             case 'T': options.text = 1; break;
+            case 'b': options.heartbeat = optarg; break;
+            case 'B': options.beat_seconds = atof(optarg); break;
             default: exit(2);
         }
     if (!options.message) fail("Expected --message.");
@@ -163,6 +180,7 @@ int main(int count, char **arguments) {
     flood.data = allocate(flood.length, 1);
     for (int i = 0; i < REPEATS; i++)
         memcpy(flood.data + (size_t)i * frame.length, frame.data, frame.length);
+    if (options.heartbeat) heartbeat = read_file(options.heartbeat);
     int poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0) fail_errno("epoll_create1");
     int redis = dial(options.redis_port);
