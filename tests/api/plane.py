@@ -127,7 +127,7 @@ class Server:
 @asynccontextmanager
 async def serving(backend: Backend, data_dir: Path, **settings: object) -> AsyncIterator[Server]:
     """Serve until the block ends; `settings` override the defaults."""
-    _lay_out(backend, data_dir)
+    lay_out(backend, data_dir)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with _serving(backend, data_dir, settings) as server:
@@ -139,7 +139,7 @@ async def serving(backend: Backend, data_dir: Path, **settings: object) -> Async
                 raise
 
 
-def _lay_out(backend: Backend, data_dir: Path) -> None:
+def lay_out(backend: Backend, data_dir: Path) -> None:
     data_dir.mkdir(mode=0o700, exist_ok=True)
     database = data_dir / "remotegpu.sqlite3"
     if backend.sqlite is not None and not database.exists():

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from remotegpu_agent.running import run_agent
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import ALLOCATION_START, AllocationStart, Nothing
+from tests.forking import CONTEXT
 
 #: Moments of the effect, which are the handler's and not the journal's.
 BEFORE_EFFECT = "before the effect"
@@ -133,10 +133,6 @@ def live(directory: Path, effects: Path, looks_up: bool, death: Death) -> None:
     run_agent(state, SourceSettings(SourceKind.NONE), times=_TIMES, desk=desk)
 
 
-_context = get_context("forkserver")
-_context.set_forkserver_preload(["tests.agent.commands.mortal"])
-
-
 @contextmanager
 def alive(
     directory: StateDirectory,
@@ -146,7 +142,7 @@ def alive(
     death: Death | None = None,
 ) -> Iterator[BaseProcess]:
     """The agent as a process; it is killed at the end, if it still lives."""
-    process = _context.Process(
+    process = CONTEXT.Process(
         target=live, args=(directory.path, effects.path, looks_up, death or Death())
     )
     process.start()

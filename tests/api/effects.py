@@ -1,0 +1,150 @@
+"""A real agent whose effects leave a line each in a file: what was done, however often."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from remotegpu_agent.agent import Agent, AgentTimes
+from remotegpu_agent.backoff import Pauses
+from remotegpu_agent.commands.desk import CommandDesk, DeskTimes
+from remotegpu_agent.commands.handler import NOT_DONE, Done, Handler, LookedUp, Report
+from remotegpu_agent.commands.policy import SimulatedPolicy
+from remotegpu_agent.commands.records import Progress
+from remotegpu_agent.identity import HostKey, Identity
+from remotegpu_agent.sources.simulated import SimulatedSource
+from remotegpu_agent.state_directory import StateDirectory
+from remotegpu_agent.status import StatusFile
+from remotegpu_core.clock import now_ms
+from remotegpu_core.models import Machine
+from remotegpu_protocol.kinds import (
+    ALLOCATION_END,
+    ALLOCATION_START,
+    AllocationEnd,
+    AllocationStart,
+    CleanedSurface,
+    CleaningReport,
+    Nothing,
+)
+from tests.agent.commands.mortal import Effects
+
+TIMES = AgentTimes(pauses=Pauses(first_low=0.01, first_high=0.05, cap=0.1, permanent=0.3))
+
+#: Seconds that an effect takes: long enough to be stopped now and then.
+_MOMENT = 0.03
+#: And one that waits to be called off.
+_LONG = 10.0
+
+
+class _Start(Handler[AllocationStart]):
+    kind = ALLOCATION_START
+    stoppable = True
+
+    def __init__(self, effects: Effects, reluctant: set[str]) -> None:
+        self._effects = effects
+        self._reluctant = reluctant
+
+    async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
+        await report(Progress("about to", 0.5))
+        late = not self._reluctant.isdisjoint(arguments.gpu_uuids)
+        await asyncio.sleep(_LONG if late else _MOMENT)
+        self._effects.add(f"start:{arguments.allocation_id}")
+        return Nothing()
+
+    async def look_up(self, arguments: AllocationStart) -> LookedUp:
+        done = self._effects.count()[f"start:{arguments.allocation_id}"]
+        return Done(Nothing()) if done else NOT_DONE
+
+
+class _End(Handler[AllocationEnd]):
+    kind = ALLOCATION_END
+
+    def __init__(self, effects: Effects) -> None:
+        self._effects = effects
+
+    async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
+        await asyncio.sleep(_MOMENT)
+        self._effects.add(f"end:{arguments.allocation_id}")
+        return _CLEAN
+
+    async def look_up(self, arguments: AllocationEnd) -> LookedUp:
+        done = self._effects.count()[f"end:{arguments.allocation_id}"]
+        return Done(_CLEAN) if done else NOT_DONE
+
+
+_CLEAN = CleaningReport(
+    performed=True,
+    verified=True,
+    simulated=True,
+    items=[CleanedSurface("file", "none", found=1, removed=0, verified=True)],
+)
+
+
+class EffectHost:
+    """A machine's key and directory; `running` is one life of its agent."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.key = HostKey.generate()
+        self.machine_id = ""
+        self.effects = Effects(folder / "effects")
+        #: UUIDs of GPUs that take long to give away.
+        self.reluctant: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state = StateDirectory(folder / "state")
+        self.state.create()
+
+    async def hesitate(self, index: int) -> None:
+        """Take long to give this GPU away."""
+        report = await self._source(index + 1).inventory()
+        self.reluctant.add(report.gpus[index].uuid)
+
+    def _source(self, gpus: int) -> SimulatedSource:
+        return SimulatedSource(seed=sum(self.name.encode()), count=gpus)
+
+    async def make_machine(self) -> Machine:
+        """Enrol it, within the open database."""
+        machine = await Machine.create(
+            name=self.name,
+            name_key=self.name,
+            public_key=self.key.public_key,
+            created_at=now_ms(),
+        )
+        self.machine_id = str(machine.id)
+        return machine
+
+    @asynccontextmanager
+    async def running(self, origin: str, *, gpus: int = 2) -> AsyncIterator[None]:
+        task = self.start(origin, gpus=gpus)
+        try:
+            yield
+        finally:
+            await self.stop(task)
+
+    def start(self, origin: str, *, gpus: int = 2) -> "asyncio.Task[None]":
+        handlers: dict[str, Handler[Any]] = {
+            handler.kind.name: handler
+            for handler in (_Start(self.effects, self.reluctant), _End(self.effects))
+        }
+        agent = Agent(
+            Identity(
+                key=self.key,
+                machine_id=self.machine_id,
+                machine_name=self.name,
+                origin=origin,
+            ),
+            self._source(gpus),
+            StatusFile(self.state),
+            CommandDesk(self.state, handlers, SimulatedPolicy(), times=DeskTimes(event_retry=0.5)),
+            times=TIMES,
+        )
+        return asyncio.create_task(agent.run(), name=f"agent {self.name}")
+
+    @staticmethod
+    async def stop(task: "asyncio.Task[None]") -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
