@@ -104,13 +104,15 @@ def tables() -> dict[str, Table]:
     return found
 
 
-def renew(page: str) -> str:
+def renew(page: str, wanted: dict[str, Table] | None = None) -> str:
     """The page with every table as the code has it, and the prose as the page had it.
+
+    `wanted`: the tables of another page than docs/protocol.md.
 
     Raises:
         PageError: a table has no place in the page, a place no table, or a row no prose.
     """
-    wanted = tables()
+    wanted = tables() if wanted is None else wanted
     places = [match["name"] for match in _BLOCK.finditer(page)]
     if len(set(places)) != len(places) or set(places) != set(wanted):
         raise PageError(
