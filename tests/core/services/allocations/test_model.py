@@ -291,7 +291,9 @@ class Allocations(RuleBasedStateMachine):
         index_of = {gpu.id: index for index, gpu in enumerate(self.host.gpus)}
         for row in await self._live():
             booked = await Booking.filter(allocation_id=row.id, held=True)
-            gpus = frozenset(index_of[b.gpu_id] for b in booked if b.gpu_id in index_of)
+            gpus = frozenset(
+                index_of[b.gpu_id] for b in booked if b.gpu_id and b.gpu_id in index_of
+            )
             if not gpus:
                 continue
             known = self.promises.get(row.id)
@@ -371,6 +373,6 @@ def test_nobody_ever_shares(
             max_examples=examples,
             stateful_step_count=25,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

@@ -1,28 +1,43 @@
 """Many at once, and several processes."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE
 
 import pytest
 
-from remotegpu_core.actor import Actor
-from remotegpu_core.errors import Conflict, NoCapacity
-from remotegpu_core.models import Allocation, AllocationEvent, Booking, Command, Operation
+from remotegpu_core.actor import Actor, Role
+from remotegpu_core.errors import Conflict, Forbidden, NoCapacity
+from remotegpu_core.models import (
+    Allocation,
+    AllocationEvent,
+    Booking,
+    Command,
+    Operation,
+    WorkspaceRole,
+)
+from remotegpu_core.services import maintenance
 from remotegpu_core.services.allocations.duty import expire_due, place_queue, start_due
 from remotegpu_core.services.allocations.extend import extend
 from remotegpu_core.services.allocations.release import release
+from remotegpu_core.services.grants import grant_machine
+from remotegpu_core.services.quotas import Limits, set_quota
+from remotegpu_core.services.users import disable_user, enable_user
+from remotegpu_core.services.workspaces import create_workspace, set_member
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState
-from tests.core.people import HOUR
+from tests.core.people import HOUR, make_user
 from tests.core.services.allocations.hosts import (
+    Host,
     active,
     any_gpus,
     carry_out,
     get,
     make_host,
     open_occupancies,
+    report,
     shift,
 )
 
@@ -157,3 +172,53 @@ async def test_a_reservation_starts_once(settings: Settings, admin: Actor) -> No
     await carry_out(first)
     assert sum(await asyncio.gather(*(start_due() for _ in range(6)))) == 1
     assert await Command.filter(allocation_id=reserved.id).count() == 1
+
+
+async def test_nobody_waits_for_one_another(settings: Settings, admin: Actor) -> None:
+    """What locks rows and counters, all of it at once: PostgreSQL would end a deadlock."""
+    hosts = [await make_host(f"host-{number}", 2) for number in range(3)]
+    lab = await create_workspace(admin, "lab")
+    people = [await make_user(role=Role.ADMIN if number else Role.USER) for number in range(4)]
+
+    async def allocates(number: int) -> None:
+        for _ in range(4):
+            with contextlib.suppress(NoCapacity):
+                row = await get(
+                    admin,
+                    settings,
+                    requirement=any_gpus(1),
+                    user_id=people[number % 4].id,
+                    workspace_id=lab.id,
+                )
+                await carry_out(row)
+                await release(admin, row.id)
+                await carry_out(row)
+
+    async def reports(host: Host) -> None:
+        for count in (3, 2, 3, 2, 3, 2):
+            await report(host, count)
+
+    async def administers(number: int) -> None:
+        user = people[number]
+        for _ in range(4):
+            await set_member(admin, lab.id, user.id, WorkspaceRole.MEMBER)
+            await disable_user(admin, user.id)
+            await enable_user(admin, user.id)
+            await set_quota(admin, Limits(50), user_id=user.id, workspace_id=None)
+            for host in hosts:
+                await grant_machine(admin, host.id, user_id=user.id, workspace_id=None)
+                await maintenance.set_draining(admin, host.id, False)
+
+    for user in people:
+        await set_member(admin, lab.id, user.id, WorkspaceRole.MEMBER)
+    results = await asyncio.gather(
+        *(allocates(number) for number in range(4)),
+        *(reports(host) for host in hosts),
+        *(administers(number) for number in range(4)),
+        *(place_queue() for _ in range(3)),
+        return_exceptions=True,
+    )
+    # Somebody who is disabled at that very moment is given nothing.
+    assert [
+        r for r in results if isinstance(r, BaseException) and not isinstance(r, Forbidden)
+    ] == []
