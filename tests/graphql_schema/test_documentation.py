@@ -104,8 +104,19 @@ def test_page_sizes_and_lists() -> None:
         "Gpu.migDevices": "MIG slices",
         "Workspace.members": "members of a workspace",
         "AuditEvent.details": "details of an audit event",
+        "Allocation.pendingReasons": "reasons",
+        "AllocationReceipt.items": "items of a receipt",
+        "Operation.steps": "steps of an operation",
     }
-    assert set(words) | {"MachineMetrics.gpus"} == set(LIST_SIZES)
+    # These are GPUs and reasons as well.
+    same = {
+        "MachineMetrics.gpus",
+        "Allocation.gpus",
+        "AllocationPlan.gpus",
+        "AllocationPlan.reasons",
+    }
+    assert set(words) | same == set(LIST_SIZES)
+    assert {LIST_SIZES[name] for name in same if name.endswith("gpus")} == {8}
     for name, word in words.items():
         assert f"{word} {LIST_SIZES[name]}" in text, name
 
