@@ -7,6 +7,19 @@ from typing import Any
 import structlog
 
 from remotegpu_core.settings import Settings
+from remotegpu_core.versions import DATABASE_ERRORS
+
+
+def _without_known_tracebacks(record: logging.LogRecord) -> bool:
+    """A library's warning about a database that is away says so in one line, like our own.
+
+    A traceback in the log is a bug; that PostgreSQL restarts is none.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if record.levelno <= logging.WARNING and isinstance(error, DATABASE_ERRORS):
+        record.msg = f"{record.getMessage()}: {error}"
+        record.args, record.exc_info, record.exc_text = None, None, None
+    return True
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -45,6 +58,7 @@ def set_up_logging(settings: Settings) -> None:
             ],
         )
     )
+    handler.addFilter(_without_known_tracebacks)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

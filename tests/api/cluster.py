@@ -162,3 +162,8 @@ async def simulated_agent(
         yield edge["node"]["id"]
     finally:
         await agent.kill()
+
+
+def tracebacks(replica: Replica) -> list[str]:
+    """Lines of its log that hold one: whatever happened here, nobody should have seen any."""
+    return [line for line in replica.running.log.splitlines() if "Traceback" in line]

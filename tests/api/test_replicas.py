@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.cluster import PATIENCE, Cluster, Replica, running_cluster, simulated_agent
+from tests.api.cluster import (
+    PATIENCE,
+    Cluster,
+    Replica,
+    running_cluster,
+    simulated_agent,
+    tracebacks,
+)
 from tests.api.documents import USERS_AND_TOKENS, only
 from tests.api.viewer import Operation
 from tests.services.postgres import PostgresServer, running_postgres
@@ -157,7 +164,7 @@ async def test_replicas_that_die_and_that_hang(cluster: Cluster, tmp_path: Path)
             assert "LOST" not in await told(changes)
         assert await presence(cluster, admin) == "ONLINE"
     for replica in cluster.replicas:
-        assert "Traceback" not in replica.running.log
+        assert tracebacks(replica) == []
 
 
 async def test_postgresql_restarts(private_redis: RedisServer, tmp_path: Path) -> None:
@@ -187,7 +194,7 @@ async def _restart_postgres(cluster: Cluster, postgres: PostgresServer, tmp_path
         assert await presence(cluster, admin) == "ONLINE"
         await eventually_samples(one, admin, machine)
     for replica in cluster.replicas:
-        assert "Traceback" not in replica.running.log
+        assert tracebacks(replica) == []
 
 
 async def _until_answered(cluster: Cluster, token: str) -> None:

@@ -117,7 +117,13 @@ async def test_samples_are_coalesced_and_counted(either_server: Server) -> None:
         slow = _socket_of(server)
         brisk = await fast.subscribe(LIVE, {"machineIds": [host.id]}, operation="MachineMetrics")
         await brisk.data()
-        await _flood(server, host, 600)
+        # As many as it takes until the kernel's buffers are full: on a busy machine the bus, too,
+        # sends on the newest only.
+        for _ in range(20):
+            await _flood(server, host, 600)
+            if slow.outbox:
+                break
+        await _flood(server, host, 20)
         # One value waits, however many came.
         assert len(slow.outbox) <= 1
         websocket.transport.resume_reading()
