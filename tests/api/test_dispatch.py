@@ -9,7 +9,7 @@ import pytest
 from remotegpu_api.gateway import dispatcher
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Command, Machine
-from remotegpu_core.services import commands
+from remotegpu_core.services import commands, hosts
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import CommandState
 from remotegpu_protocol import commands as wire
@@ -18,7 +18,7 @@ from remotegpu_protocol.kinds import ALLOCATION_START, AllocationStart, read_arg
 from remotegpu_protocol.limits import COMMAND_WINDOW
 from tests.api.host import Host, enrolled
 from tests.api.plane import Server
-from tests.core.people import HOUR
+from tests.core.people import HOUR, make_admin
 
 JOURNAL = "journal-1"
 
@@ -175,6 +175,24 @@ async def test_hosts_that_may_not_have_commands_get_none(server: Server) -> None
         await link.tell(one, 5, EventState.SUCCEEDED, result=b"\x80")
         await until_state(one, CommandState.SUCCEEDED)
     assert (await Machine.get()).command_hold is None
+
+
+async def test_an_accepted_host_is_looked_at_anew_before_it_is_sent_anything(
+    server: Server,
+) -> None:
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
+        machine = await Machine.get()
+        async with ledger(machine.id):
+            await hosts.hold(machine, "somebody should look")
+        [one] = await queue(host, "one")
+        # By another replica, while nobody can be told.
+        await hosts.accept_host(await make_admin(), machine.id)
+        assert (await link.closed())[0] == 4409
+        assert link.of(wire.Command) == []
+    async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
+        assert [command.id for command in await link.commands(1)] == [one]
+    assert await state(one) is CommandState.SENT
 
 
 async def test_events_that_make_no_sense_harm_nobody(server: Server) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -34,9 +34,15 @@ class Dispatcher:
     a while. The host tells duplicates apart.
     """
 
-    def __init__(self, plane: ControlPlane, links: "Mapping[uuid.UUID, AgentConnection]") -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        links: "Mapping[uuid.UUID, AgentConnection]",
+        supersede: "Callable[[AgentConnection], None]",
+    ) -> None:
         self._plane = plane
         self._links = links
+        self._supersede = supersede
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._rounds_at = 0.0
@@ -84,11 +90,17 @@ class Dispatcher:
 
     async def _send_all(self) -> None:
         found = await commands.waiting_for(self._plane.replica_id)
+        epochs = await commands.epochs_of({command.machine_id for command in found})
         now = time.monotonic()
         due: list[tuple[AgentConnection, Command]] = []
         for command in found:
             connection = self._links.get(command.machine_id)
             if connection is None or not connection.takes_commands:
+                continue
+            if connection.epoch != epochs.get(command.machine_id):
+                # The host was accepted or enrolled anew, and nobody could say so here: the journal
+                # of its next connection is looked at first.
+                self._supersede(connection)
                 continue
             sent = connection.sent
             again = now - sent.get(command.id, -COMMAND_RETRY) >= COMMAND_RETRY

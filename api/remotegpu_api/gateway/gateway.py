@@ -35,7 +35,7 @@ class Gateway:
         self.plane = plane
         self.links: dict[uuid.UUID, AgentConnection] = {}
         self._presence = PresenceDuty(plane, self.links)
-        self.dispatcher = Dispatcher(plane, self.links)
+        self.dispatcher = Dispatcher(plane, self.links, self._supersede)
         self._allocations = AllocationDuty(plane)
         #: Every socket, those too that have not said who they are.
         self._sockets: set[AgentConnection] = set()
@@ -152,6 +152,8 @@ class Gateway:
             self._supersede(connection)
 
     def _supersede(self, connection: AgentConnection) -> None:
+        if connection.is_superseded:
+            return
         connection.is_superseded = True
         self.run(connection.end(Superseded("A newer connection of this machine took over.")))
 

@@ -1,7 +1,7 @@
 """The outbox: commands from the transaction that wants them to the journal of the host."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.models import Command
+from remotegpu_core.models import Command, Machine
 from remotegpu_core.states import FINAL, CommandState, Presence, sources_of
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
@@ -74,6 +74,12 @@ async def waiting_for(replica_id: uuid.UUID, *, limit: int = 1000) -> list[Comma
         .order_by("sequence")
         .limit(limit)
     )
+
+
+async def epochs_of(machine_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """The newest connection of each of these machines."""
+    rows = await Machine.filter(id__in=list(machine_ids)).values_list("id", "epoch")
+    return dict(cast("list[tuple[uuid.UUID, int]]", rows))
 
 
 async def mark_sent(command_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
