@@ -5,14 +5,17 @@ import time
 import uuid
 
 import pytest
+from tortoise.exceptions import OperationalError
 
-from remotegpu_api.gateway import dispatcher
+from remotegpu_api.gateway import connection, dispatcher
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Command, Machine
 from remotegpu_core.services import commands, hosts
+from remotegpu_core.services.events import Applied, apply_event
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import CommandState
 from remotegpu_protocol import commands as wire
+from remotegpu_protocol.codec import encode
 from remotegpu_protocol.commands import EventState
 from remotegpu_protocol.kinds import ALLOCATION_START, AllocationStart, read_arguments
 from remotegpu_protocol.limits import COMMAND_WINDOW
@@ -203,3 +206,45 @@ async def test_events_that_make_no_sense_harm_nobody(server: Server) -> None:
         [one] = await queue(host, "one")
         await link.tell((await link.commands(1))[0].id, 4, EventState.ACCEPTED)
         await until_state(one, CommandState.ACCEPTED)
+
+
+async def test_an_event_after_a_gap_waits_for_the_one_before(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    fails = [True]
+
+    async def apply(
+        machine_id: uuid.UUID, epoch: int, event: wire.Event, *, first: bool
+    ) -> Applied:
+        if fails:
+            fails.pop()
+            raise OperationalError("the database is away")
+        return await apply_event(machine_id, epoch, event, first=first)
+
+    monkeypatch.setattr(connection, "apply_event", apply)
+    async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
+        one, two = await queue(host, "one", "two")
+        await link.commands(2)
+
+        async def acknowledged(*events: wire.Event) -> int:
+            for event in events:
+                await link.send_raw(encode(event))
+            await asyncio.sleep(0.3)
+            return max((ack.sequence for ack in link.of(wire.EventAck)), default=0)
+
+        at = now_ms()
+        accepted = [
+            wire.Event(n, c, EventState.ACCEPTED, at) for n, c in enumerate((one, two), start=1)
+        ]
+        # The first cannot be written: the second must not stand for both.
+        assert await acknowledged(*accepted) == 0
+        assert await acknowledged(*accepted) == 2
+        ended = [
+            wire.Event(3, one, EventState.SUCCEEDED, at, result=b"\x80"),
+            wire.Event(4, two, EventState.FAILED, at),
+        ]
+        # The first gets lost on its way.
+        assert await acknowledged(ended[1]) == 2
+        assert await acknowledged(*ended) == 4
+    assert (await state(one), await state(two)) == (CommandState.SUCCEEDED, CommandState.FAILED)

@@ -78,6 +78,7 @@ class Dispatcher:
             if not self._away:
                 log.warning("commands.database_away", error=str(error))
             self._away = True
+            self._wake.set()
             await asyncio.sleep(1)
             return
         self._away = False
@@ -110,7 +111,12 @@ class Dispatcher:
                 due.append((connection, command))
         if not due:
             return
-        alive = await commands.mark_sent([command.id for _, command in due])
+        try:
+            alive = await commands.mark_sent([command.id for _, command in due])
+        except DATABASE_ERRORS:
+            for connection, command in due:
+                connection.sent.pop(command.id, None)
+            raise
         for connection, command in due:
             if command.id in alive:
                 await self._send(connection, command)

@@ -13,6 +13,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.services import (
     audit,
+    commands,
     freeze,
     idempotency,
     leases,
@@ -142,5 +143,6 @@ class PresenceDuty:
         await MACHINE_LOG.prune()
         await ALLOCATION_LOG.prune()
         await idempotency.prune()
+        await commands.prune(now_ms() - days * 86_400_000)
         await operations.prune(now_ms() - days * 86_400_000)
         await freeze.prune(now_ms() - days * 86_400_000)

@@ -124,8 +124,12 @@ async def move(
     *,
     result: dict[str, Any] | None = None,
     error: tuple[str, str] | None = None,
+    unsent: bool = False,
 ) -> bool:
-    """Change a command's state where the table of states allows it. `error`: code and message."""
+    """Change a command's state where the table of states allows it. `error`: code and message.
+
+    `unsent`: only if no link was given it yet, which may have changed since it was read.
+    """
     now = now_ms()
     values: dict[str, Any] = {"state": to}
     if to is CommandState.ACCEPTED:
@@ -136,7 +140,8 @@ async def move(
             "error_code": error[0] if error else None,
             "error_message": clean_text(error[1], 2000) if error else None,
         }
-    moved = await Command.filter(id=command_id, state__in=list(sources_of(to))).update(**values)
+    sources = [CommandState.QUEUED] if unsent else list(sources_of(to))
+    moved = await Command.filter(id=command_id, state__in=sources).update(**values)
     return bool(moved)
 
 

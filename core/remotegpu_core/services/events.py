@@ -75,7 +75,7 @@ async def expire_unsent() -> int:
     for command in await late.order_by("sequence").limit(_AT_ONCE):
         async with ledger(command.machine_id):
             error = ("EXPIRED", "The host was not there before the deadline.")
-            if await commands.move(command.id, CommandState.EXPIRED, error=error):
+            if await commands.move(command.id, CommandState.EXPIRED, error=error, unsent=True):
                 await apply_outcome(await Command.get(id=command.id))
                 ended += 1
     return ended

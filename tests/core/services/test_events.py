@@ -215,6 +215,28 @@ async def test_what_was_never_sent_in_time_expires_here() -> None:
     assert await commands.mark_sent([late.id, seen.id, early.id]) == {seen.id, early.id}
 
 
+async def test_what_a_link_was_given_is_not_taken_back_here() -> None:
+    machine, _epoch = await make_online()
+    one, two = await queue(machine), await queue(machine)
+    # Somebody has read both when a dispatcher sends the first.
+    assert await commands.mark_sent([one.id]) == {one.id}
+    assert not await commands.move(one.id, CommandState.CANCELLED, unsent=True)
+    assert await commands.move(two.id, CommandState.CANCELLED, unsent=True)
+    assert await commands.mark_sent([one.id, two.id]) == {one.id}
+    assert (await state(one), await state(two)) == (CommandState.SENT, CommandState.CANCELLED)
+
+
+async def test_what_ended_long_ago_is_forgotten() -> None:
+    machine, _epoch = await make_online()
+    old, new, open_one = [await queue(machine) for _ in range(3)]
+    for command in (old, new):
+        assert await commands.move(command.id, CommandState.CANCELLED)
+    await Command.filter(id=old.id).update(finished_at=now_ms() - HOUR)
+    assert await commands.prune(now_ms() - HOUR // 2) == 1
+    left = await Command.all().values_list("id", flat=True)
+    assert set(left) == {new.id, open_one.id}
+
+
 async def test_the_outbox_is_read_in_order_and_for_links_of_this_replica() -> None:
     here, _ = await make_online()
     held, _ = await make_online()

@@ -232,10 +232,9 @@ async def withdraw(allocation_id: uuid.UUID, kind: str) -> bool:
         allocation_id=allocation_id, kind=kind, state__in=list(commands.OPEN)
     )
     unseen = True
-    for command in await open_ones:
-        if command.state is CommandState.QUEUED and await commands.move(
-            command.id, CommandState.CANCELLED
-        ):
+    for command in await open_ones.order_by("sequence"):
+        # A dispatcher may be about to send it: it asks nobody here.
+        if await commands.move(command.id, CommandState.CANCELLED, unsent=True):
             continue
         unseen = False
         await Command.filter(id=command.id, cancel_requested_at=None).update(
