@@ -14,6 +14,9 @@ RemoteGPUError
 ├── NoCapacity           nothing that fits is free for that time
 ├── QuotaExceeded        more than the user or the workspace may have
 ├── IdempotencyKeyReused the key came with another input before
+├── SshKeyRefused        not a key that may be used
+│   ├── SshKeyMalformed, SshKeySeveral, SshKeyPrivate, SshKeyCertificate
+│   └── SshKeyOptions, SshKeyWeak, SshKeyUnsupported, SshKeyMismatched
 ├── Unavailable          a part of the system is away; try again
 └── TryLater             nothing is wrong with it but the moment
     ├── RateLimited      the caller has asked for too much lately
@@ -90,6 +93,42 @@ class QuotaExceeded(RemoteGPUError):
 
 class IdempotencyKeyReused(RemoteGPUError):
     code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class SshKeyRefused(RemoteGPUError):
+    code = "SSH_KEY_REFUSED"
+
+
+class SshKeyMalformed(SshKeyRefused):
+    code = "SSH_KEY_MALFORMED"
+
+
+class SshKeySeveral(SshKeyRefused):
+    code = "SSH_KEY_SEVERAL"
+
+
+class SshKeyPrivate(SshKeyRefused):
+    code = "SSH_KEY_PRIVATE"
+
+
+class SshKeyCertificate(SshKeyRefused):
+    code = "SSH_KEY_CERTIFICATE"
+
+
+class SshKeyOptions(SshKeyRefused):
+    code = "SSH_KEY_OPTIONS"
+
+
+class SshKeyWeak(SshKeyRefused):
+    code = "SSH_KEY_WEAK"
+
+
+class SshKeyUnsupported(SshKeyRefused):
+    code = "SSH_KEY_UNSUPPORTED"
+
+
+class SshKeyMismatched(SshKeyRefused):
+    code = "SSH_KEY_MISMATCHED"
 
 
 class Unavailable(RemoteGPUError):

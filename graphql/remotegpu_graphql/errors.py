@@ -23,6 +23,15 @@ class ErrorCode(StrEnum):
     NO_CAPACITY = "NO_CAPACITY"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    SSH_KEY_REFUSED = "SSH_KEY_REFUSED"
+    SSH_KEY_MALFORMED = "SSH_KEY_MALFORMED"
+    SSH_KEY_SEVERAL = "SSH_KEY_SEVERAL"
+    SSH_KEY_PRIVATE = "SSH_KEY_PRIVATE"
+    SSH_KEY_CERTIFICATE = "SSH_KEY_CERTIFICATE"
+    SSH_KEY_OPTIONS = "SSH_KEY_OPTIONS"
+    SSH_KEY_WEAK = "SSH_KEY_WEAK"
+    SSH_KEY_UNSUPPORTED = "SSH_KEY_UNSUPPORTED"
+    SSH_KEY_MISMATCHED = "SSH_KEY_MISMATCHED"
 
 
 graph_enum(
@@ -40,6 +49,15 @@ graph_enum(
         "NO_CAPACITY": "Nothing that fits is free for that time; the message says from when it is.",
         "QUOTA_EXCEEDED": "You, or the workspace, would have more than the quota allows.",
         "IDEMPOTENCY_KEY_REUSED": "The key came with another input before: take a new one.",
+        "SSH_KEY_REFUSED": "A key that cannot be taken, for a reason that the others do not name.",
+        "SSH_KEY_MALFORMED": "Not a public key, or one that was damaged on the way.",
+        "SSH_KEY_SEVERAL": "More than one line: one key at a time.",
+        "SSH_KEY_PRIVATE": "A private key, which nobody else should ever have seen.",
+        "SSH_KEY_CERTIFICATE": "A certificate in place of the public key itself.",
+        "SSH_KEY_OPTIONS": "Options of authorized_keys in front of the key.",
+        "SSH_KEY_WEAK": "A key that can be broken: DSS, or RSA of less than 3072 bits.",
+        "SSH_KEY_UNSUPPORTED": "A type of key that is not taken.",
+        "SSH_KEY_MISMATCHED": "The type in front is not the type of the key behind it.",
     },
 )
 

@@ -22,6 +22,7 @@ from remotegpu_core.models import (
     Membership,
     Operation,
     OperationStep,
+    SshKey,
     User,
     Workspace,
 )
@@ -34,6 +35,7 @@ from remotegpu_core.services import (
     machines,
     operations,
     quotas,
+    ssh_keys,
     users,
     workspaces,
 )
@@ -69,6 +71,9 @@ class Loaders:
         )
         self.api_token: DataLoader[uuid.UUID, ApiToken | None] = _one(
             lambda ids: api_tokens.visible_api_tokens(context.actor, ids)
+        )
+        self.ssh_key: DataLoader[uuid.UUID, SshKey | None] = _one(
+            lambda ids: ssh_keys.visible_ssh_keys(context.actor, ids)
         )
         self.enrollment: DataLoader[uuid.UUID, Enrollment | None] = _one(
             lambda ids: enrollments.visible_enrollments(context.actor, ids)

@@ -19,6 +19,7 @@ from remotegpu_graphql.loaders import Loaders
 from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.relay import Node
+from remotegpu_graphql.ssh_keys.types import SshKey
 from remotegpu_graphql.tokens.types import ApiToken
 from remotegpu_graphql.users.types import User
 from remotegpu_graphql.workspaces.types import Workspace
@@ -37,6 +38,7 @@ _KINDS: Mapping[
     "Operation": (lambda loaders: loaders.operation, Operation.of),
     "User": (lambda loaders: loaders.user, User.of),
     "ApiToken": (lambda loaders: loaders.api_token, ApiToken.of),
+    "SshKey": (lambda loaders: loaders.ssh_key, SshKey.of),
     "Enrollment": (lambda loaders: loaders.enrollment, Enrollment.of),
     "Workspace": (lambda loaders: loaders.workspace, Workspace.of),
     "AuditEvent": (lambda loaders: loaders.audit_event, AuditEvent.of),

@@ -30,6 +30,8 @@ from remotegpu_graphql.operations.subscriptions import OperationsSubscription
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.quotas.mutations import QuotasMutation
 from remotegpu_graphql.scalars import SCALARS
+from remotegpu_graphql.ssh_keys.mutations import SshKeysMutation
+from remotegpu_graphql.ssh_keys.types import SshKey
 from remotegpu_graphql.tokens.mutations import TokensMutation
 from remotegpu_graphql.tokens.types import ApiToken
 from remotegpu_graphql.users.mutations import UsersMutation
@@ -58,6 +60,7 @@ MUTATIONS = (
     ViewerMutation,
     UsersMutation,
     TokensMutation,
+    SshKeysMutation,
     WorkspacesMutation,
     EnrollmentsMutation,
     MachinesMutation,
@@ -76,7 +79,18 @@ SUBSCRIPTIONS = (
 )
 
 #: What `node` can give.
-NODES = (Machine, Gpu, Allocation, Operation, User, ApiToken, Workspace, Enrollment, AuditEvent)
+NODES = (
+    Machine,
+    Gpu,
+    Allocation,
+    Operation,
+    User,
+    ApiToken,
+    SshKey,
+    Workspace,
+    Enrollment,
+    AuditEvent,
+)
 
 
 def _described(root: type, description: str) -> type:

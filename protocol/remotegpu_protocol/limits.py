@@ -25,6 +25,9 @@ MAX_ARGUMENT_BYTES: Final = 128 * 1024
 MAX_RESULT_BYTES: Final = 128 * 1024
 MAX_SURFACES: Final = 64
 
+#: SSH keys of a user, and so of an account on a host.
+MAX_SSH_KEYS: Final = 20
+
 #: Command kinds that a host's policy may enable.
 MAX_ENABLED_KINDS: Final = 64
 

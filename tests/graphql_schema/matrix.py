@@ -10,7 +10,7 @@ from typing import Any, Final
 from remotegpu_core.clock import now_ms
 from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.scalars import format_time
-from tests.graphql_schema.people import HOUR, PASSWORD
+from tests.graphql_schema.people import HOUR, PASSWORD, make_key_line
 from tests.graphql_schema.world import (
     ADMIN,
     ADMIN_READ,
@@ -250,6 +250,20 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _input(lambda world, _caller: {"id": world.id("ApiToken")}),
         lambda _world, data: data["apiToken"] is not None,
     ),
+    "Mutation.addSshKey": Entry(
+        "mutation M($input: AddSshKeyInput!) { addSshKey(input: $input) "
+        f"{{ sshKey {{ id }} {_ERRORS} }} }}",
+        WRITERS,
+        _input(lambda _world, _caller: {"name": "laptop", "publicKey": make_key_line()}),
+        lambda _world, data: data["sshKey"] is not None,
+    ),
+    "Mutation.removeSshKey": Entry(
+        "mutation M($input: RemoveSshKeyInput!) { removeSshKey(input: $input) "
+        f"{{ removedId {_ERRORS} }} }}",
+        {**_seen_by(OWNER, ADMIN, others=NOT_FOUND), ADMIN_READ: FORBIDDEN},
+        _input(lambda world, caller: {"id": encode_id("SshKey", world.ssh_keys[caller].id)}),
+        lambda _world, data: data["removedId"] is not None,
+    ),
     "Mutation.createWorkspace": Entry(
         "mutation M($input: CreateWorkspaceInput!) { createWorkspace(input: $input) "
         f"{{ workspace {{ id }} {_ERRORS} }} }}",
@@ -447,6 +461,7 @@ NODES: Final[Mapping[str, Mapping[str, str]]] = {
     "Operation": ALLOCATION,
     "User": ITS_USER,
     "ApiToken": _seen_by(OWNER, ADMIN),
+    "SshKey": _seen_by(OWNER, ADMIN),
     "Workspace": WORKSPACE,
     "Enrollment": _seen_by(ADMIN),
     "AuditEvent": _seen_by(OWNER, ADMIN),

@@ -1,6 +1,8 @@
 """Users with sessions and API tokens, made straight in the database: hashing takes time."""
 
+import base64
 import itertools
+import secrets
 from collections.abc import Collection
 from functools import cache
 
@@ -84,3 +86,11 @@ async def make_workspace(*members: User, name: str | None = None) -> Workspace:
 
 async def members_of(workspace: Workspace) -> Collection[Membership]:
     return await Membership.filter(workspace_id=workspace.id)
+
+
+def make_key_line() -> str:
+    """A new public key, as `authorized_keys` takes it."""
+    packed = b"".join(
+        len(field).to_bytes(4, "big") + field for field in (b"ssh-ed25519", secrets.token_bytes(32))
+    )
+    return f"ssh-ed25519 {base64.b64encode(packed).decode()}"

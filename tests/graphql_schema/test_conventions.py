@@ -185,7 +185,7 @@ def _is_connection(field: GraphQLField) -> bool:
 
 def test_connections_have_relays_shape() -> None:
     connections = [t for t in COMPOSITE if t.name.endswith("Connection")]
-    assert len(connections) == 7
+    assert len(connections) == 8
     for type_ in connections:
         of = type_.name.removesuffix("Connection")
         assert {name: str(field.type) for name, field in type_.fields.items()} == {
@@ -203,7 +203,7 @@ def test_connections_have_relays_shape() -> None:
 
 def test_connections_are_paged_both_ways() -> None:
     paged = {name: field for name, field in _fields() if _is_connection(field)}
-    assert len(paged) == 9
+    assert len(paged) == 10
     for name, field in paged.items():
         arguments = {key: str(argument.type) for key, argument in field.args.items()}
         paging = {key: arguments[key] for key in ("first", "after", "last", "before")}

@@ -25,6 +25,7 @@ from remotegpu_graphql.limits import (
 )
 from remotegpu_graphql.metrics.subscriptions import MAX_MACHINES
 from remotegpu_graphql.nodes import MAX_NODES
+from remotegpu_protocol.limits import MAX_SSH_KEYS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "graphql.md").read_text()
@@ -78,6 +79,7 @@ def _row(start: str) -> str:
         ("ids of `nodes`", MAX_NODES),
         ("machines of one `machineMetrics`", MAX_MACHINES),
         ("API tokens of a user", MAX_API_TOKENS),
+        ("SSH keys of a user", MAX_SSH_KEYS),
         ("operations at once on a websocket", MAX_SUBSCRIPTIONS),
         ("seconds until `connection_init`", int(INIT_TIMEOUT)),
         ("seconds until a request's body has come", int(BODY_TIMEOUT)),

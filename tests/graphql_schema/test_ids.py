@@ -57,6 +57,7 @@ INPUTS: Final[Mapping[str, str]] = {
     "allocate.userId": "User",
     "allocate.workspaceId": "Workspace",
     "extendAllocation.id": "Allocation",
+    "removeSshKey.id": "SshKey",
     "releaseAllocation.id": "Allocation",
     "cancelOperation.id": "Operation",
     "overrideQuarantine.machineId": "Machine",

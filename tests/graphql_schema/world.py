@@ -15,6 +15,7 @@ from remotegpu_core.models import (
     AuditEvent,
     Enrollment,
     Operation,
+    SshKey,
     User,
     Workspace,
     WorkspaceRole,
@@ -25,6 +26,7 @@ from remotegpu_core.services.allocations.request import AllocateRequest, Require
 from remotegpu_core.services.api_tokens import revoke_api_token
 from remotegpu_core.services.enrollments import create_enrollment
 from remotegpu_core.services.quotas import Limits, set_quota
+from remotegpu_core.services.ssh_keys import add_ssh_key
 from remotegpu_core.services.workspaces import set_member
 from remotegpu_graphql.ids import encode_id
 from tests.graphql_schema.hosts import Host, make_host
@@ -33,6 +35,7 @@ from tests.graphql_schema.people import (
     SOURCE,
     actor_of,
     api_token,
+    make_key_line,
     make_user,
     make_workspace,
     session_token,
@@ -87,6 +90,8 @@ class World:
     #: Something that waits, of the owner's, for every caller to act on.
     allocations: dict[str, Allocation] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
+    #: A key of the owner's, for every caller to remove.
+    ssh_keys: dict[str, SshKey] = field(default_factory=dict)
     #: A member of the workspace for every caller to remove.
     members: dict[str, User] = field(default_factory=dict)
 
@@ -106,6 +111,7 @@ class World:
             "Gpu": self.host.gpus[0].id,
             "User": self.owner.id,
             "ApiToken": self.owned_token.id,
+            "SshKey": self.ssh_keys[ANONYMOUS].id,
             "Workspace": self.workspace.id,
             "Enrollment": self.enrollment.id,
             "AuditEvent": self.event.id,
@@ -157,6 +163,7 @@ async def make_world(plane: ControlPlane) -> World:
         await set_member(SYSTEM, workspace.id, member.id, WorkspaceRole.MEMBER)
     await set_quota(SYSTEM, Limits(100, 100), user_id=users[OWNER].id, workspace_id=None)
     for caller in CALLERS:
+        world.ssh_keys[caller] = await add_ssh_key(owner, caller, make_key_line())
         # It waits for a machine, so that nobody sees one on its account.
         world.allocations[caller], world.operations[caller] = await allocate(
             SYSTEM,

@@ -15,6 +15,7 @@ from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quota import Quota
+from remotegpu_core.models.ssh_key import SshKey
 from remotegpu_core.models.system import Freeze, Lease, Replica, Version
 from remotegpu_core.models.user import User
 from remotegpu_core.models.workspace import Membership, Workspace, WorkspaceRole
@@ -45,6 +46,7 @@ __all__ = [
     "Replica",
     "Session",
     "SignInFailure",
+    "SshKey",
     "User",
     "Version",
     "Workspace",

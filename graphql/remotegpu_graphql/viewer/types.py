@@ -1,6 +1,6 @@
 import strawberry
 
-from remotegpu_core.services import api_tokens, workspaces
+from remotegpu_core.services import api_tokens, ssh_keys, workspaces
 from remotegpu_core.services.allocations.reading import AllocationFilter, list_allocations
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.context import Info
@@ -14,6 +14,7 @@ from remotegpu_graphql.relay import (
     connection,
     page_request,
 )
+from remotegpu_graphql.ssh_keys.types import SshKey
 from remotegpu_graphql.tokens.types import ApiToken
 from remotegpu_graphql.users.types import User
 from remotegpu_graphql.workspaces.types import Workspace
@@ -36,6 +37,20 @@ class Viewer:
             info.context.actor, page_request(first, after, last, before)
         )
         return connection(page, ApiToken.of)
+
+    @strawberry.field(description="Your SSH keys, newest first.")
+    async def ssh_keys(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[SshKey]:
+        page = await ssh_keys.list_ssh_keys(
+            info.context.actor, page_request(first, after, last, before)
+        )
+        return connection(page, SshKey.of)
 
     @strawberry.field(description="How much you may have, and have.")
     async def quota(self, info: Info) -> Quota:

@@ -1,0 +1,135 @@
+"""The keys by which a user signs in on what is allocated to them."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+from tortoise.exceptions import IntegrityError
+
+from remotegpu_core.actor import Actor
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.errors import (
+    Conflict,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    SshKeyCertificate,
+    SshKeyMalformed,
+    SshKeyMismatched,
+    SshKeyOptions,
+    SshKeyPrivate,
+    SshKeyRefused,
+    SshKeySeveral,
+    SshKeyUnsupported,
+    SshKeyWeak,
+)
+from remotegpu_core.models import SshKey, User
+from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
+from remotegpu_core.services import audit
+from remotegpu_protocol.grammar import clean_text
+from remotegpu_protocol.limits import MAX_SSH_KEYS
+from remotegpu_protocol.ssh_keys import InvalidPublicKey, KeyProblem, PublicKey, parse_public_key
+
+_NEWEST_FIRST: Final = Order("id", descending=True)
+
+_REFUSALS: Final[Mapping[KeyProblem, type[SshKeyRefused]]] = {
+    KeyProblem.MALFORMED: SshKeyMalformed,
+    KeyProblem.SEVERAL: SshKeySeveral,
+    KeyProblem.PRIVATE: SshKeyPrivate,
+    KeyProblem.CERTIFICATE: SshKeyCertificate,
+    KeyProblem.OPTIONS: SshKeyOptions,
+    KeyProblem.WEAK: SshKeyWeak,
+    KeyProblem.UNSUPPORTED: SshKeyUnsupported,
+    KeyProblem.MISMATCHED: SshKeyMismatched,
+}
+
+
+async def add_ssh_key(actor: Actor, name: str, public_key: str) -> SshKey:
+    """Add a key of the caller's: one line of a `.pub` file.
+
+    Raises:
+        InvalidInput: an empty name.
+        SshKeyRefused: a subclass of it says what is wrong with the key.
+        Conflict: the caller has it already.
+        LimitExceeded: the caller has MAX_SSH_KEYS already.
+    """
+    user_id = actor.require_user()
+    if not name or name != clean_text(name, 64):
+        raise InvalidInput("A key's name has 1 to 64 printable characters.", field="name")
+    key = _parse(public_key)
+    try:
+        async with transaction():
+            # So that no two at once take the last place.
+            await User.filter(id=user_id).select_for_update(no_key=True).get()
+            if await SshKey.filter(user_id=user_id).count() >= MAX_SSH_KEYS:
+                raise LimitExceeded(f"You have {MAX_SSH_KEYS} keys already; remove some first.")
+            row = await SshKey.create(
+                user_id=user_id,
+                name=name,
+                algorithm=key.algorithm,
+                fingerprint=key.fingerprint,
+                line=key.line,
+                comment=key.comment,
+                created_at=now_ms(),
+            )
+            await audit.record(
+                actor,
+                "addSshKey",
+                target=("SshKey", row.id),
+                details={"name": name, "fingerprint": key.fingerprint},
+            )
+    except IntegrityError:
+        raise Conflict(
+            f"You have this key already ({key.fingerprint}).", field="publicKey"
+        ) from None
+    return row
+
+
+async def remove_ssh_key(actor: Actor, key_id: uuid.UUID) -> SshKey:
+    """Remove a key of the caller's, or as an admin anybody's.
+
+    Raises:
+        NotFound: no such key for this caller.
+    """
+    query = SshKey.filter(id=key_id)
+    if not actor.is_admin:
+        query = query.filter(user_id=actor.require_user())
+    async with transaction():
+        row = await query.get_or_none()
+        if row is None:
+            raise NotFound("There is no such SSH key.", field="id")
+        await SshKey.filter(id=row.id).delete()
+        await audit.record(
+            actor,
+            "removeSshKey",
+            target=("SshKey", row.id),
+            details={"name": row.name, "fingerprint": row.fingerprint},
+        )
+    return row
+
+
+async def list_ssh_keys(actor: Actor, request: PageRequest) -> Page[SshKey]:
+    """The caller's own keys, newest first."""
+    return await fetch_page(SshKey.filter(user_id=actor.require_user()), _NEWEST_FIRST, request)
+
+
+async def visible_ssh_keys(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, SshKey]:
+    """Of `ids`, the keys that the caller may see: their own, admins all."""
+    query = SshKey.filter(id__in=ids)
+    if not actor.is_admin:
+        query = query.filter(user_id=actor.user_id)
+    return {row.id: row for row in await query} if ids and actor.is_signed_in else {}
+
+
+async def key_lines(user_id: uuid.UUID) -> list[str]:
+    """Lines of a user's keys as `authorized_keys` takes them, oldest first."""
+    keys = await SshKey.filter(user_id=user_id).order_by("id")
+    return [key.line for key in keys]
+
+
+def _parse(text: str) -> PublicKey:
+    try:
+        return parse_public_key(text)
+    except InvalidPublicKey as error:
+        raise _REFUSALS[error.problem](error.message, field="publicKey") from None

@@ -1,0 +1,1 @@
+"""Keys by which users sign in on what is allocated to them."""

@@ -1,0 +1,62 @@
+from typing import Annotated
+
+import strawberry
+
+from remotegpu_core.services import ssh_keys
+from remotegpu_graphql.context import Info
+from remotegpu_graphql.errors import UserError
+from remotegpu_graphql.fields import mutation
+from remotegpu_graphql.ids import decode_id, encode_id
+from remotegpu_graphql.payloads import user_errors
+from remotegpu_graphql.ssh_keys.types import SshKey
+
+
+@strawberry.input(description="A key of yours.")
+class AddSshKeyInput:
+    name: str = strawberry.field(description="What you call it; 1 to 64 printable characters.")
+    public_key: str = strawberry.field(
+        description="The line of the file that ends in .pub: ed25519, ecdsa, RSA of 3072 bits or "
+        "more, or in hardware (sk-). No options, no certificate."
+    )
+
+
+@strawberry.type(description="Of addSshKey.")
+class AddSshKeyPayload:
+    ssh_key: SshKey | None = strawberry.field(default=None, description="The key.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.input(description="A key to remove.")
+class RemoveSshKeyInput:
+    id: strawberry.ID = strawberry.field(description="Its id.")
+
+
+@strawberry.type(description="Of removeSshKey.")
+class RemoveSshKeyPayload:
+    removed_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The id of what is no more."
+    )
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.type
+class SshKeysMutation:
+    @mutation("Add a key of yours.")
+    async def add_ssh_key(
+        self,
+        info: Info,
+        input: Annotated[AddSshKeyInput, strawberry.argument(description="The key.")],
+    ) -> AddSshKeyPayload | None:
+        row = await ssh_keys.add_ssh_key(info.context.actor, input.name, input.public_key)
+        return AddSshKeyPayload(ssh_key=SshKey.of(row))
+
+    @mutation("Remove a key of yours, or as an admin anybody's.")
+    async def remove_ssh_key(
+        self,
+        info: Info,
+        input: Annotated[RemoveSshKeyInput, strawberry.argument(description="Which.")],
+    ) -> RemoveSshKeyPayload | None:
+        row = await ssh_keys.remove_ssh_key(
+            info.context.actor, decode_id(input.id, "SshKey", field="id")
+        )
+        return RemoveSshKeyPayload(removed_id=encode_id("SshKey", row.id))
