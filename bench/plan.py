@@ -47,4 +47,4 @@ class Plan:
 
 
 FULL = Plan("full", 3, 1, 1, 5, 10, 5, 4, 20, 1000, 2000, all_peers=True)
-QUICK = Plan("quick", 1, 3, 0.5, 0.7, 1, 0.7, 0.5, 2, 150, 0, all_peers=False)
+QUICK = Plan("quick", 1, 3, 0.3, 0.5, 1, 0.5, 0.4, 1.5, 100, 0, all_peers=False)

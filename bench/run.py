@@ -47,11 +47,17 @@ class Run:
             for name, work in self._ingest_servers().items():
                 self._attempt(catalogue.INGEST.name, name, partial(self._ingest, name, work))
             for name, start in live.items():
-                if name != catalogue.MERCURIUS_JIT:
+                if self._remembers(name):
                     self._attempt(catalogue.MEMORY.name, name, partial(self._memory, name, start))
         if plan.signed_links:
             self._attempt(catalogue.LINKS.name, catalogue.PRODUCT, self._links)
         self._attempt(catalogue.AGENT.name, catalogue.PRODUCT, self._agent)
+
+    def _remembers(self, name: str) -> bool:
+        """Whether the server's memory is measured: in a quick run only RemoteGPU's and the floor's."""
+        if self._plan.all_peers:
+            return name != catalogue.MERCURIUS_JIT
+        return name in (catalogue.PRODUCT, catalogue.STARLETTE)
 
     def _has_node(self) -> bool:
         try:

@@ -28,6 +28,7 @@ class Health:
     watched_machines: int
     bus_pending: int
     bus_dropped: int
+    samples_superseded: int
     tasks: int
     database_up: bool
     bus_up: bool
@@ -47,6 +48,7 @@ def health_of(state: ServerState, telemetry: Telemetry, fleet: FleetText) -> Hea
         watched_machines=len(plane.samples.watched),
         bus_pending=writer.pending,
         bus_dropped=writer.dropped,
+        samples_superseded=writer.superseded,
         tasks=len(asyncio.all_tasks()),
         database_up=fleet.database_up,
         bus_up=fleet.bus_up,
@@ -103,6 +105,11 @@ class HealthCollector(Collector):
                 "bus_writes_dropped",
                 "Writes that were lost while Redis was away.",
                 health.bus_dropped,
+            ),
+            (
+                "samples_superseded",
+                "Samples that newer ones of their link replaced while Redis was slow.",
+                health.samples_superseded,
             ),
         ):
             yield CounterMetricFamily(f"remotegpu_{name}", text, value)

@@ -13,8 +13,9 @@ from remotegpu_protocol.limits import LOST_AFTER
 SNAPSHOT_LIFETIME: Final = int(LOST_AFTER * 1000)
 
 #: Samples, and notes, of one batch, and bytes of its samples unless one machine's alone are more.
-MAX_BATCH: Final = 512
-MAX_BATCH_BYTES: Final = 1024 * 1024
+#: Redis does nothing else for the few milliseconds that it takes.
+MAX_BATCH: Final = 2048
+MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
 
 _EVAL: Final = bulk(b"EVAL")
 _KEEP: Final = bulk(KEEP_SAMPLES)

@@ -28,7 +28,7 @@ MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 #: Seconds from one batch to the next, unless a whole one waits already. The first write after a
 #: pause goes at once; of many that trickle in, a few share each round trip's cost.
 SPACING: Final = 0.005
-#: Seconds of delay from which on a link's newer samples replace its older ones that still wait.
+#: Seconds for one batch from which on a link's newer samples replace its older ones that wait.
 BEHIND: Final = 1.0
 #: Seconds between two attempts while Redis is away, and for what is pending at the end.
 RETRY_AFTER = 0.2
@@ -103,8 +103,8 @@ class Writer:
     def sample(self, outlet: Outlet, sampled_at: int, message: bytes) -> bool:
         """Publish a sample and keep it as its machine's latest; False: await `room`, then go on.
 
-        A full queue takes this one too. Where it would be long until what waits has gone, a sample
-        takes the place of the link's newest: waiting would only make all that follow late.
+        A full queue takes this one too. While Redis is slow a sample takes the place of the link's
+        newest: waiting would only make all that follow late.
         """
         if self.is_full:
             if self._away:
@@ -128,9 +128,9 @@ class Writer:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether what waits will take longer than BEHIND, at the pace of now."""
-        pace = max(self._round_trip, asyncio.get_running_loop().time() - self._sent_at)
-        return self.pending / MAX_BATCH * pace > BEHIND
+        """Whether the batch under way, or the one before, took that long."""
+        under_way = asyncio.get_running_loop().time() - self._sent_at
+        return max(self._round_trip, under_way) > BEHIND
 
     def _begin(self) -> None:
         if not self._wake.is_set():

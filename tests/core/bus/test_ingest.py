@@ -110,8 +110,9 @@ async def test_in_one_batch_too(bus: Bus) -> None:
 
 
 async def test_while_redis_is_behind_links_are_told_to_wait_and_keep_their_newest(
-    private_redis: RedisServer, private: Bus
+    private_redis: RedisServer, private: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "BEHIND", 0.5)
     writer, outlet = private.writer, Outlet(MACHINE, 1)
     heard = await _listening(private, MACHINE)
     message = sample().message
@@ -124,7 +125,7 @@ async def test_while_redis_is_behind_links_are_told_to_wait_and_keep_their_newes
     # Nothing says yet that it will be long, so nothing is given up.
     assert not writer.sample(outlet, next(numbers), message)
     assert writer.superseded == 0
-    await asyncio.sleep(0.2)
+    await until(lambda: writer._is_behind)
     newest = 0
     for _ in range(100):
         newest = next(numbers)
