@@ -239,3 +239,37 @@ async def lived(life: Life) -> AsyncIterator[BaseProcess]:
     finally:
         process.kill()
         process.join(20)
+
+
+def serve(settings: dict[str, Any]) -> None:
+    """A process that does nothing but serve, until it is killed."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+
+    async def forever() -> None:
+        async with running(load_settings(**settings)) as (server, _plane):
+            await server.run_until_stopped()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(forever())
+
+
+class Replica:
+    """One of several processes on one database and one Redis."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self._process: BaseProcess | None = None
+
+    @property
+    def lives(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        if not self.lives:
+            self._process = CONTEXT.Process(target=serve, args=(self.settings,))
+            self._process.start()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join(20)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from remotegpu_agent.commands.handler import NOT_DONE, Done, Handler, LookedUp, 
 from remotegpu_agent.commands.policy import SimulatedPolicy
 from remotegpu_agent.commands.records import Progress
 from remotegpu_agent.identity import HostKey, Identity
+from remotegpu_agent.logs import configure_logs
 from remotegpu_agent.sources.simulated import SimulatedSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import StatusFile
@@ -29,6 +31,7 @@ from remotegpu_protocol.kinds import (
     Nothing,
 )
 from tests.agent.commands.mortal import Effects
+from tests.forking import CONTEXT
 
 TIMES = AgentTimes(pauses=Pauses(first_low=0.01, first_high=0.05, cap=0.1, permanent=0.3))
 
@@ -42,8 +45,9 @@ class _Start(Handler[AllocationStart]):
     kind = ALLOCATION_START
     stoppable = True
 
-    def __init__(self, effects: Effects, reluctant: set[str]) -> None:
+    def __init__(self, effects: Effects, owners: Effects, reluctant: set[str]) -> None:
         self._effects = effects
+        self._owners = owners
         self._reluctant = reluctant
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
@@ -51,6 +55,7 @@ class _Start(Handler[AllocationStart]):
         late = not self._reluctant.isdisjoint(arguments.gpu_uuids)
         await asyncio.sleep(_LONG if late else _MOMENT)
         self._effects.add(f"start:{arguments.allocation_id}")
+        self._owners.add(f"+:{arguments.allocation_id}:{','.join(arguments.gpu_uuids)}")
         return Nothing()
 
     async def look_up(self, arguments: AllocationStart) -> LookedUp:
@@ -61,12 +66,14 @@ class _Start(Handler[AllocationStart]):
 class _End(Handler[AllocationEnd]):
     kind = ALLOCATION_END
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, owners: Effects) -> None:
         self._effects = effects
+        self._owners = owners
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
         await asyncio.sleep(_MOMENT)
         self._effects.add(f"end:{arguments.allocation_id}")
+        self._owners.add(f"-:{arguments.allocation_id}:")
         return _CLEAN
 
     async def look_up(self, arguments: AllocationEnd) -> LookedUp:
@@ -88,9 +95,11 @@ class EffectHost:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
-        self.key = HostKey.generate()
+        self._secret = HostKey.generate().secret()
         self.machine_id = ""
         self.effects = Effects(folder / "effects")
+        #: Who got which GPUs here, and who gave theirs back, in the order in which it was done.
+        self.owners = Effects(folder / "owners")
         #: UUIDs of GPUs that take long to give away.
         self.reluctant: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +119,7 @@ class EffectHost:
         machine = await Machine.create(
             name=self.name,
             name_key=self.name,
-            public_key=self.key.public_key,
+            public_key=HostKey(self._secret).public_key,
             created_at=now_ms(),
         )
         self.machine_id = str(machine.id)
@@ -127,11 +136,14 @@ class EffectHost:
     def start(self, origin: str, *, gpus: int = 2) -> "asyncio.Task[None]":
         handlers: dict[str, Handler[Any]] = {
             handler.kind.name: handler
-            for handler in (_Start(self.effects, self.reluctant), _End(self.effects))
+            for handler in (
+                _Start(self.effects, self.owners, self.reluctant),
+                _End(self.effects, self.owners),
+            )
         }
         agent = Agent(
             Identity(
-                key=self.key,
+                key=HostKey(self._secret),
                 machine_id=self.machine_id,
                 machine_name=self.name,
                 origin=origin,
@@ -143,8 +155,23 @@ class EffectHost:
         )
         return asyncio.create_task(agent.run(), name=f"agent {self.name}")
 
+    def process(self, origin: str, *, gpus: int = 2) -> BaseProcess:
+        """The same in a process of its own, which ends only when it is killed."""
+        process = CONTEXT.Process(target=_live, args=(self, origin, gpus))
+        process.start()
+        return process
+
     @staticmethod
     async def stop(task: "asyncio.Task[None]") -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _live(host: EffectHost, origin: str, gpus: int) -> None:
+    configure_logs("error", "console")
+
+    async def forever() -> None:
+        await host.start(origin, gpus=gpus)
+
+    asyncio.run(forever())

@@ -1,0 +1,156 @@
+"""Hypothesis disturbs two replicas, Redis and several hosts, and looks for the history in which a
+command is lost, done twice or without an end, or in which a GPU has two owners."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio.from_thread
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from tests.api.chaos import GPUS, World
+from tests.services.postgres import PostgresServer
+from tests.services.redis import RedisServer
+
+T = TypeVar("T")
+
+HOSTS = 3
+hosts = st.integers(0, HOSTS - 1)
+replicas = st.integers(0, 1)
+which = st.integers(0, 9)
+
+
+class Chaos(RuleBasedStateMachine):
+    """The world outlives an example: each begins where nothing is under way."""
+
+    world: World
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
+
+    def teardown(self) -> None:
+        self.run(self.world.settle())
+        self.run(self.world.check())
+
+    @rule(host=hosts, gpus=st.sets(st.integers(0, GPUS - 1), max_size=2))
+    def ask(self, host: int, gpus: set[int]) -> None:
+        self.run(self.world.allocate(self.world.hosts[host], sorted(gpus)))
+
+    @rule(which=which)
+    def give_back(self, which: int) -> None:
+        self.with_one(which, self.world.release)
+
+    @rule(which=which)
+    def call_off(self, which: int) -> None:
+        self.with_one(which, self.world.call_off)
+
+    @rule(seconds=st.sampled_from([0.02, 0.1, 0.4]))
+    def wait(self, seconds: float) -> None:
+        self.run(asyncio.sleep(seconds))
+
+    @rule(host=hosts)
+    def cut(self, host: int) -> None:
+        self.run(self._cut(host))
+
+    @rule(host=hosts, replica=replicas)
+    def move(self, host: int, replica: int) -> None:
+        detour = self.world.hosts[host].detour
+        detour.target = self.world.replicas[replica].settings["port"]
+        self.cut(host)
+
+    @rule(replica=replicas)
+    def kill(self, replica: int) -> None:
+        self.world.replicas[replica].kill()
+
+    @rule(replica=replicas)
+    def start(self, replica: int) -> None:
+        self.world.replicas[replica].start()
+
+    @rule(host=hosts)
+    def restart_agent(self, host: int) -> None:
+        self.world.hosts[host].kill()
+        self.world.hosts[host].start()
+
+    @rule(host=hosts)
+    def back_up(self, host: int) -> None:
+        self.world.hosts[host].back_up()
+
+    @rule(host=hosts)
+    def restore(self, host: int) -> None:
+        self.run(self.world.restore(self.world.hosts[host]))
+
+    @rule(host=hosts)
+    def mend(self, host: int) -> None:
+        self.run(self.world.mend(self.world.hosts[host]))
+
+    @rule(how=st.sampled_from(["flush", "drop_clients", "restart"]))
+    def disturb_redis(self, how: str) -> None:
+        getattr(self.world.redis, how)()
+
+    @invariant()
+    def nobody_shares(self) -> None:
+        for host in self.world.hosts:
+            self.world.check_owners(host)
+
+    async def _cut(self, host: int) -> None:
+        self.world.hosts[host].detour.cut()
+
+    def with_one(self, which: int, act: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async def one() -> None:
+            live = await self.world.live()
+            if live:
+                await act(live[which % len(live)])
+
+        self.run(one())
+
+
+async def _awaited(work: Coroutine[Any, Any, T]) -> T:
+    return await work
+
+
+@pytest.fixture
+def chaos(
+    postgres_server: PostgresServer,
+    postgres_template: str,
+    private_redis: RedisServer,
+    tmp_path: Path,
+) -> Iterator[type[Chaos]]:
+    with (
+        postgres_server.database(template=postgres_template) as url,
+        anyio.from_thread.start_blocking_portal() as portal,
+    ):
+        world = World(url, private_redis, tmp_path, HOSTS)
+
+        # The ways of the hosts go on while Hypothesis thinks.
+        def run(work: Coroutine[Any, Any, T]) -> T:
+            found: T = portal.call(_awaited, work)
+            return found
+
+        try:
+            run(world.start())
+            yield type("Prepared", (Chaos,), {"world": world, "run": staticmethod(run)})
+        finally:
+            run(world.stop())
+
+
+@pytest.mark.parametrize(
+    ("examples", "steps"),
+    [
+        pytest.param(5, 20, id="short"),
+        pytest.param(150, 40, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
+    ],
+)
+def test_nothing_is_lost_or_doubled(chaos: type[Chaos], examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        chaos,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            # The same steps make another history the next time: nothing can be made smaller.
+            phases=[Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
