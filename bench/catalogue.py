@@ -25,6 +25,7 @@ _ARRIVED = Quantity("stored, % of sent", 1, is_compared=False)
 _CORE = Quantity("% of a core", 1)
 _CPU_EVENT = Quantity("CPU ms an event", 1)
 _P50, _P99 = Quantity("p50 ms", 1), Quantity("p99 ms", 1)
+_ACCEPTED = Quantity("p99 ms to accepted", 1)
 _SAMPLES = Quantity("samples/s", 0)
 _CPU_US = Quantity("CPU us each", 1)
 _RESIDENT = Quantity("RSS MiB", 0)
@@ -75,7 +76,14 @@ AGENT: Final = Benchmark(
     (_CORE, _MIB),
 )
 
-ALL: Final = (FANOUT, DASHBOARD, INGEST, LINKS, QUERY, MEMORY, AGENT)
+DISPATCH: Final = Benchmark(
+    "Dispatch, 50 commands a second to 200 agents",
+    "From the commit, in another process, until the agent has the command, and until the server has "
+    "applied and acknowledged its acceptance. SQLite; agents that write no journal.",
+    (_P50, _P99, _ACCEPTED),
+)
+
+ALL: Final = (FANOUT, DASHBOARD, INGEST, LINKS, QUERY, MEMORY, AGENT, DISPATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +160,5 @@ TARGETS: Final = (
     Target(MEMORY, _KIB, 12, "<=", STARLETTE, above=True),
     Target(AGENT, _CORE, 1, "<="),
     Target(AGENT, _MIB, 70, "<="),
+    Target(DISPATCH, _ACCEPTED, 250, "<="),
 )

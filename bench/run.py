@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import catalogue, ingest
 from bench.agent_cost import measure_agent
+from bench.dispatch import measure_dispatch
 from bench.fanout import LiveServer, live_peer, live_product, measure
 from bench.links import Window
 from bench.memory import kib_per_subscriber
@@ -52,6 +53,7 @@ class Run:
         if plan.signed_links:
             self._attempt(catalogue.LINKS.name, catalogue.PRODUCT, self._links)
         self._attempt(catalogue.AGENT.name, catalogue.PRODUCT, self._agent)
+        self._attempt(catalogue.DISPATCH.name, catalogue.PRODUCT, self._dispatch)
 
     def _remembers(self, name: str) -> bool:
         """Whether the server's memory is measured: in a quick run only RemoteGPU's and the floor's."""
@@ -203,3 +205,14 @@ class Run:
                 self._workspace, product, seconds=self._plan.agent_seconds, windows=3
             ):
                 self.results.add(catalogue.AGENT, catalogue.PRODUCT, (cost.cpu, cost.memory))
+
+    def _dispatch(self) -> None:
+        # Fewer commands than these have no p99.
+        seconds = max(4.0, self._plan.ingest_seconds)
+        for told in measure_dispatch(self._workspace, seconds=seconds, windows=3):
+            values = (
+                told.percentile(told.arrived, 0.5),
+                told.percentile(told.arrived, 0.99),
+                told.percentile(told.accepted, 0.99),
+            )
+            self.results.add(catalogue.DISPATCH, catalogue.PRODUCT, values)
