@@ -16,6 +16,7 @@ from remotegpu_agent.commands.policy import DEFAULT_PATH, PolicyFile, SimulatedP
 from remotegpu_agent.commands.registry import make_handlers
 from remotegpu_agent.identity import Identity, load_identity
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings, make_presented, make_source
+from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import StatusFile
 from remotegpu_agent.version import agent_version
@@ -44,19 +45,23 @@ def run_agent(
     load_identity(directory)
     with directory.locked():
         identity = load_identity(directory)
-        desk = desk or make_desk(directory, settings, policy)
-        asyncio.run(_run(identity, directory, settings, desk, proxy=proxy, times=times))
+        source = make_source(settings, identity.key)
+        desk = desk or make_desk(directory, settings, policy, source)
+        asyncio.run(_run(identity, directory, settings, source, desk, proxy=proxy, times=times))
         _log.info("stopped", machine=identity.machine_name)
 
 
-def make_desk(directory: StateDirectory, settings: SourceSettings, policy: Path) -> CommandDesk:
+def make_desk(
+    directory: StateDirectory, settings: SourceSettings, policy: Path, source: GpuSource
+) -> CommandDesk:
     """What takes commands: a simulated host pretends, any other does what its policy allows."""
     simulated = settings.kind is SourceKind.SIMULATED
     disk = DiskThread()
+    allowed = SimulatedPolicy() if simulated else PolicyFile(policy)
     return CommandDesk(
         directory,
-        make_handlers(directory, disk, simulated=simulated),
-        SimulatedPolicy() if simulated else PolicyFile(policy),
+        make_handlers(directory, disk, allowed, source, simulated=simulated),
+        allowed,
         disk=disk,
     )
 
@@ -65,6 +70,7 @@ async def _run(
     identity: Identity,
     directory: StateDirectory,
     settings: SourceSettings,
+    source: GpuSource,
     desk: CommandDesk,
     *,
     proxy: str | None,
@@ -72,7 +78,7 @@ async def _run(
 ) -> None:
     agent = Agent(
         identity,
-        make_source(settings, identity.key),
+        source,
         StatusFile(directory),
         desk,
         presented=make_presented(settings, identity.key, identity.machine_name),

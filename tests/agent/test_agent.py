@@ -34,11 +34,12 @@ def make_agent(
     source: SimulatedSource | None = None,
     times: AgentTimes = QUICK,
 ) -> Agent:
+    source = source or SimulatedSource(seed=1, count=2)
     return Agent(
         identity,
-        source or SimulatedSource(seed=1, count=2),
+        source,
         StatusFile(directory),
-        make_desk(directory, SourceSettings(SourceKind.SIMULATED), DEFAULT_PATH),
+        make_desk(directory, SourceSettings(SourceKind.SIMULATED), DEFAULT_PATH, source),
         times=times,
     )
 

@@ -85,7 +85,7 @@ class AllocationStore:
         self._directory.write(_FILE, msgspec.json.format(content) + b"\n")
 
 
-class _Keeper:
+class Keeper:
     """The store as handlers use it: on the disk's thread, its errors as theirs."""
 
     def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
@@ -115,7 +115,7 @@ class StartAllocation(Handler[AllocationStart]):
     kind = ALLOCATION_START
 
     def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
-        self._kept = _Keeper(store, disk)
+        self._kept = Keeper(store, disk)
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         await report(Progress("recording the allocation"))
@@ -131,7 +131,7 @@ class UpdateAllocation(Handler[AllocationUpdate]):
     kind = ALLOCATION_UPDATE
 
     def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
-        self._kept = _Keeper(store, disk)
+        self._kept = Keeper(store, disk)
 
     async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
         await report(Progress("recording the change"))
@@ -158,7 +158,7 @@ class EndAllocation(Handler[AllocationEnd]):
     kind = ALLOCATION_END
 
     def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
-        self._kept = _Keeper(store, disk)
+        self._kept = Keeper(store, disk)
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
         await report(Progress("removing the record of the allocation"))

@@ -32,6 +32,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     mount_roots: Annotated[list[str], Meta(max_length=64)] = []
     accounts: Annotated[list[Account], Meta(max_length=1024)] = []
     ports: Annotated[list[Port | PortRange], Meta(max_length=64)] = []
+    cleaning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class LocalPolicy:
     mount_roots: tuple[PurePosixPath, ...] = ()
     accounts: frozenset[str] = frozenset()
     ports: tuple[range, ...] = ()
+    #: Whether what an allocation leaves may be removed: its account, processes and files.
+    cleaning: bool = False
     simulated: bool = False
     message: str | None = None
     #: Where it comes from, for messages.
@@ -123,6 +126,7 @@ class PolicyFile:
             mount_roots=tuple(_mount_root(root) for root in file.mount_roots),
             accounts=frozenset(_account(name) for name in file.accounts),
             ports=tuple(_ports(ports) for ports in file.ports),
+            cleaning=file.cleaning,
             source=str(self._path),
         )
 

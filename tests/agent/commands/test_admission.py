@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 
 from remotegpu_agent.commands.admission import expiry, refusal
 from remotegpu_agent.commands.disk import DiskThread
-from remotegpu_agent.commands.policy import LocalPolicy
+from remotegpu_agent.commands.policy import LocalPolicy, PolicyFile
 from remotegpu_agent.commands.registry import make_handlers
+from remotegpu_agent.sources.absent import AbsentSource
 from remotegpu_agent.state_directory import StateDirectory, default_state_directory
 from remotegpu_protocol.commands import Command, EventState
 from remotegpu_protocol.kinds import KINDS, AllocationStart
 
 ALL = LocalPolicy(commands=frozenset(KINDS))
-HANDLERS = make_handlers(StateDirectory(default_state_directory()), DiskThread(), simulated=False)
+HANDLERS = make_handlers(
+    StateDirectory(default_state_directory()), DiskThread(), PolicyFile(), AbsentSource()
+)
 ARGUMENTS = msgspec.msgpack.encode(AllocationStart("a1", "ada", False, ["GPU-1"], 1))
 START = Command("c1", 1, "allocation.start", ARGUMENTS, 1000, "a1", 1)
 

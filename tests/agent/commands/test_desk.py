@@ -34,11 +34,12 @@ async def agent(
     policy: Path = DEFAULT_PATH,
 ) -> AsyncIterator[None]:
     """An agent that is connected."""
+    source = SimulatedSource(seed=1, count=1)
     made = Agent(
         identity,
-        SimulatedSource(seed=1, count=1),
+        source,
         StatusFile(directory),
-        make_desk(directory, SourceSettings(kind), policy),
+        make_desk(directory, SourceSettings(kind), policy, source),
         times=QUICK,
     )
     number = len(plane.peers) + 1

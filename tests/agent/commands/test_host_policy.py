@@ -45,13 +45,11 @@ async def host(
     plane: ControlPlane, identity: Identity, directory: StateDirectory, policy: Path
 ) -> AsyncIterator[None]:
     disk = DiskThread()
-    desk = CommandDesk(
-        directory,
-        make_handlers(directory, disk, simulated=False),
-        PolicyFile(policy, owner=os.geteuid()),
-        disk=disk,
-    )
-    agent = Agent(identity, AbsentSource(), StatusFile(directory), desk, times=QUICK)
+    source = AbsentSource()
+    allowed = PolicyFile(policy, owner=os.geteuid())
+    handlers = make_handlers(directory, disk, allowed, source)
+    desk = CommandDesk(directory, handlers, allowed, disk=disk)
+    agent = Agent(identity, source, StatusFile(directory), desk, times=QUICK)
     async with background(agent.run()):
         await plane.peer()
         yield

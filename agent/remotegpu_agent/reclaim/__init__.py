@@ -1,0 +1,1 @@
+"""Taking a host back from its user: everything of theirs is found, removed, and looked for again."""

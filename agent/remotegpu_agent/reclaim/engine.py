@@ -1,0 +1,159 @@
+"""All steps in their order, each proven, and then all of them looked at once more."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from remotegpu_agent.commands.handler import Report
+from remotegpu_agent.commands.records import Progress
+from remotegpu_agent.reclaim.step import Deadline, Findings, Obstacle, Step
+from remotegpu_protocol.grammar import clean_text
+from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
+
+#: Told before and after each removal, so that tests can kill the agent there.
+Witness = Callable[[str], None]
+
+
+def nobody(_moment: str) -> None:
+    """The witness of an agent that is not under test."""
+
+
+_log = structlog.get_logger("remotegpu_agent")
+
+#: Times that a step is tried.
+ATTEMPTS: Final = 3
+#: Times that all is looked at once more: a job that began late may have left something again.
+ROUNDS: Final = 3
+_MAX_DETAIL: Final = 1000
+#: What a step's name says of the second look.
+_AGAIN: Final = "looking again"
+
+
+@dataclass
+class _Result:
+    step: Step
+    #: Most that was found at once, in each time that something was found.
+    found: int = 0
+    left: int = 0
+    detail: str | None = None
+    verified: bool = False
+
+    def item(self) -> CleanedSurface:
+        return CleanedSurface(
+            self.step.surface,
+            self.step.action,
+            found=self.found,
+            removed=self.found - self.left,
+            verified=self.verified,
+            detail=self.detail,
+        )
+
+
+class Engine:
+    """Cleans one allocation. `pause`: seconds before a step is tried again, doubled each time."""
+
+    def __init__(
+        self, steps: Sequence[Step], *, pause: float = 0.5, witness: Witness = nobody
+    ) -> None:
+        self._results = [_Result(step) for step in steps]
+        self._pause = pause
+        self._witness = witness
+
+    async def run(self, report: Report) -> CleaningReport:
+        """Whatever fails is in the report; nothing is raised."""
+        for number, result in enumerate(self._results):
+            part = number / (len(self._results) + 1)
+            await report(Progress(f"cleaning: {result.step.surface}", part))
+            await self._clean(result)
+        if self._clean_so_far:
+            await report(Progress(_AGAIN, len(self._results) / (len(self._results) + 1)))
+            await self._look_again()
+        items = [result.item() for result in self._results]
+        return CleaningReport(performed=True, verified=self._clean_so_far, items=items)
+
+    @property
+    def _clean_so_far(self) -> bool:
+        return all(result.verified for result in self._results)
+
+    async def _look_again(self) -> None:
+        """Until one look at everything finds nothing; what is there again is removed again."""
+        for _ in range(ROUNDS):
+            back = [result for result in self._results if await self._is_back(result)]
+            if not back:
+                return
+            for result in back:
+                await self._clean(result)
+            if not self._clean_so_far:
+                return
+        for result in back:
+            result.verified, result.detail = False, "It comes back after each removal."
+
+    async def _is_back(self, result: _Result) -> bool:
+        if result.step.absence() is not None:
+            return False
+        there = await self._attempt(result, removing=False)
+        return there is None or bool(there)
+
+    async def _clean(self, result: _Result) -> None:
+        step = result.step
+        absence = step.absence()
+        if absence is not None:
+            result.verified, result.detail = True, clean_text(absence, _MAX_DETAIL)
+            return
+        if step.only_when_clean and not self._clean_before(result):
+            result.verified = False
+            result.detail = "Kept until all the rest is proven clean."
+            return
+        pause = self._pause
+        before = result.found
+        most = 0
+        for attempt in range(ATTEMPTS + 1):
+            there = await self._attempt(result, removing=attempt < ATTEMPTS)
+            if there is not None:
+                most = max(most, there.count)
+                result.found, result.left = before + most, there.count
+                if not there:
+                    result.verified, result.detail = True, None
+                    return
+            if 0 < attempt < ATTEMPTS:
+                await asyncio.sleep(pause)
+                pause *= 2
+        result.verified = False
+        _log.error("not clean", surface=step.surface, reason=result.detail)
+
+    def _clean_before(self, result: _Result) -> bool:
+        before = self._results[: self._results.index(result)]
+        return all(other.verified for other in before)
+
+    async def _attempt(self, result: _Result, *, removing: bool) -> Findings | None:
+        """Look, and remove what is there; what was there, or None where nobody can tell."""
+        step = result.step
+        deadline = Deadline(step.timeout)
+        there: Findings | None = None
+        try:
+            async with asyncio.timeout(step.timeout):
+                there = await step.look(deadline)
+                if there:
+                    result.detail = f"Left: {there}."
+                    if removing:
+                        self._witness(f"{step.surface}: found")
+                        await step.remove(deadline)
+                        self._witness(f"{step.surface}: removed")
+        except Obstacle as error:
+            result.detail = clean_text(error.message, _MAX_DETAIL)
+        except TimeoutError:
+            result.detail = f"It took longer than {step.timeout:g} s."
+        except OSError as error:
+            result.detail = clean_text(f"{error.strerror or error}", _MAX_DETAIL)
+        except Exception as error:  # noqa: BLE001 - logged; the other places are cleaned all the same
+            _log.exception("internal error", during=f"cleaning {step.surface}")
+            result.detail = (
+                f"The agent failed in a way that nobody foresaw ({type(error).__name__})."
+            )
+        finally:
+            # A thread that hangs in a dead file system must not begin to remove hours later.
+            deadline.expire()
+        return there

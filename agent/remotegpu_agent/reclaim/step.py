@@ -1,0 +1,110 @@
+"""One step of cleaning: a place, how to look at it, and how to empty it."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from remotegpu_agent.reclaim.tenancy import Tenancy
+from remotegpu_protocol.grammar import clean_text
+
+#: Names that a report tells; the number of all is told too.
+_MAX_NAMES: Final = 5
+
+
+class Obstacle(Exception):
+    """A place that cannot be looked at or emptied; the message says what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Deadline:
+    """Asked by work in a thread, which nobody can interrupt."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, never negative."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    def expire(self) -> None:
+        self._end = float("-inf")
+
+    def check(self) -> None:
+        """Raises TimeoutError when there is no time left."""
+        if time.monotonic() >= self._end:
+            raise TimeoutError
+
+
+@dataclass
+class Findings:
+    """What is there."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if len(self.names) < _MAX_NAMES:
+            self.names.append(clean_text(name, 100))
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __str__(self) -> str:
+        more = self.count - len(self.names)
+        return ", ".join(self.names) + (f" and {more} more" if more else "")
+
+
+class Step(ABC):
+    """Both halves may be called at any time and any number of times.
+
+    `look` is also the proof: nothing is clean before it has found nothing after the removal.
+    """
+
+    surface: ClassVar[str]
+    action: ClassVar[str] = "removed"
+    #: Seconds for looking and removing once.
+    timeout: ClassVar[float] = 60.0
+    #: Only after everything before it is proven clean.
+    only_when_clean: ClassVar[bool] = False
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        self.tenancy = tenancy
+
+    def absence(self) -> str | None:
+        """Why this host has no such place at all; None when it has."""
+        return None
+
+    @abstractmethod
+    async def look(self, deadline: Deadline) -> Findings:
+        """What of the allocation's is there.
+
+        Raises:
+            Obstacle, OSError, TimeoutError: it cannot be told.
+        """
+
+    @abstractmethod
+    async def remove(self, deadline: Deadline) -> None:
+        """Empty it; raises like `look`."""
+
+
+class BlockingStep(Step):
+    """A step that waits for disks and programs, in a thread of its own."""
+
+    async def look(self, deadline: Deadline) -> Findings:
+        return await asyncio.to_thread(self.look_now, deadline)
+
+    async def remove(self, deadline: Deadline) -> None:
+        await asyncio.to_thread(self.remove_now, deadline)
+
+    @abstractmethod
+    def look_now(self, deadline: Deadline) -> Findings: ...
+
+    @abstractmethod
+    def remove_now(self, deadline: Deadline) -> None: ...

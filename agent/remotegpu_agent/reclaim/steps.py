@@ -1,0 +1,47 @@
+"""The order of cleaning."""
+
+from remotegpu_agent.reclaim.step import Step
+from remotegpu_agent.reclaim.surfaces.account import AccountItself
+from remotegpu_agent.reclaim.surfaces.containers import Containers
+from remotegpu_agent.reclaim.surfaces.files import CoreDumps, Mail, SharedMemory, TemporaryFiles
+from remotegpu_agent.reclaim.surfaces.gpus import Gpus
+from remotegpu_agent.reclaim.surfaces.home import Home
+from remotegpu_agent.reclaim.surfaces.ipc import MessageQueues, SystemVIpc
+from remotegpu_agent.reclaim.surfaces.jobs import AtJobs, Cron
+from remotegpu_agent.reclaim.surfaces.mounts import Mounts
+from remotegpu_agent.reclaim.surfaces.network import Ports
+from remotegpu_agent.reclaim.surfaces.processes import Processes
+from remotegpu_agent.reclaim.surfaces.sign_in import SignIn
+from remotegpu_agent.reclaim.surfaces.ssh_keys import SshKeys
+from remotegpu_agent.reclaim.surfaces.systemd import Lingering, RuntimeDirectory, UserUnits
+from remotegpu_agent.reclaim.tenancy import Tenancy
+from remotegpu_agent.reclaim.vantage import Vantage
+from remotegpu_agent.sources.source import GpuSource
+
+
+def make_steps(tenancy: Tenancy, source: GpuSource) -> list[Step]:
+    """First what lets somebody in or begins by itself, then what runs, then what lies about, and
+    the account when all of that is proven."""
+    return [
+        Vantage(tenancy),
+        SignIn(tenancy),
+        SshKeys(tenancy),
+        Lingering(tenancy),
+        Cron(tenancy),
+        AtJobs(tenancy),
+        UserUnits(tenancy),
+        Containers(tenancy),
+        Processes(tenancy),
+        Mounts(tenancy),
+        RuntimeDirectory(tenancy),
+        SystemVIpc(tenancy),
+        MessageQueues(tenancy),
+        SharedMemory(tenancy),
+        TemporaryFiles(tenancy),
+        Mail(tenancy),
+        CoreDumps(tenancy),
+        Home(tenancy),
+        Gpus(tenancy, source),
+        Ports(tenancy),
+        AccountItself(tenancy),
+    ]

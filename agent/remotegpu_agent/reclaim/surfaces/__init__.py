@@ -1,0 +1,1 @@
+"""The places on a host in which a user leaves something, one a file."""

@@ -1,0 +1,43 @@
+"""The home directory, with all that is in it, whoever owns it."""
+
+import os
+import stat
+from pathlib import Path, PurePath
+
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
+from remotegpu_agent.reclaim.surfaces.mounts import mounted
+from remotegpu_agent.reclaim.tree import Tree, opened
+
+
+class Home(BlockingStep):
+    surface = "home directory"
+    timeout = 1800.0
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        if os.path.lexists(self._path):
+            findings.add(str(self._path))
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        # Also one of the same disk, which its number would not tell: a data set lies behind it.
+        for point, _kind, _options in mounted():
+            if PurePath(point) == self._path or self._path in PurePath(point).parents:
+                raise Obstacle(f"A file system is mounted at {point}: unmount it.")
+        with opened(self._path.parent) as parent:
+            name = self._path.name
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                os.unlink(name, dir_fd=parent)
+                return
+            if found.st_uid != self.tenancy.uid and found.st_uid != 0:
+                raise Obstacle(
+                    f"{self._path} belongs to user {found.st_uid}, not to "
+                    f"{self.tenancy.account.name} (user {self.tenancy.uid})."
+                )
+            Tree(self._path, self.tenancy.owns, deadline, all_in_it=True).remove()
+            os.rmdir(name, dir_fd=parent)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.tenancy.account.home)

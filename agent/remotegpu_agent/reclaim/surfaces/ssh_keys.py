@@ -1,0 +1,39 @@
+"""Keys that let somebody in, wherever the account keeps them."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_agent.reclaim.tree import opened
+
+#: What sshd reads in ~/.ssh (AuthorizedKeysFile, its default), and what others add beside it.
+_FILES: Final = ("authorized_keys", "authorized_keys2", "rc")
+
+
+class SshKeys(BlockingStep):
+    surface = "SSH keys"
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        try:
+            with opened(self._directory) as directory:
+                present = set(os.listdir(directory))  # noqa: PTH208 - of a descriptor
+        except (FileNotFoundError, NotADirectoryError):
+            # Without a directory there, sshd finds nothing; a link there goes with the home.
+            return findings
+        for name in _FILES:
+            if name in present:
+                findings.add(f"~/.ssh/{name}")
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        with opened(self._directory) as directory:
+            for name in _FILES:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self.tenancy.account.home) / ".ssh"

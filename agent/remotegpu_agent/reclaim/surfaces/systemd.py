@@ -1,0 +1,120 @@
+"""What systemd keeps for a user: lingering, the user's own manager with its units, the runtime
+directory."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_agent.reclaim.tenancy import Tenancy
+from remotegpu_agent.reclaim.tools import run_tool
+from remotegpu_agent.reclaim.tree import Tree
+
+_RUNNING: Final = Path("/run/systemd/system")
+_LINGER: Final = Path("/var/lib/systemd/linger")
+_RUNTIME: Final = Path("/run/user")
+_ANY_CODE: Final = tuple(range(256))
+
+
+def _systemd_runs() -> bool:
+    """As sd_booted(3) tells."""
+    return _RUNNING.is_dir()
+
+
+class Lingering(BlockingStep):
+    """Without it, the user's manager would begin again at the next boot."""
+
+    surface = "lingering"
+
+    def absence(self) -> str | None:
+        return None if _LINGER.is_dir() or _systemd_runs() else "This host has no systemd-logind."
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        if os.path.lexists(self._file):
+            findings.add(str(self._file))
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        if _systemd_runs():
+            run_tool(
+                "loginctl",
+                "disable-linger",
+                self.tenancy.account.name,
+                deadline=deadline,
+                accepted=_ANY_CODE,
+            )
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return _LINGER / self.tenancy.account.name
+
+
+class UserUnits(BlockingStep):
+    """The user's manager and slice; files of units lie in the home and go with it."""
+
+    surface = "systemd user units"
+    action = "stopped"
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        super().__init__(tenancy)
+        uid = tenancy.uid
+        self._units = (
+            f"user@{uid}.service",
+            f"user-{uid}.slice",
+            f"user-runtime-dir@{uid}.service",
+        )
+
+    def absence(self) -> str | None:
+        return None if _systemd_runs() else "systemd does not run on this host."
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        for unit in self._units:
+            state = run_tool(
+                "systemctl",
+                "show",
+                "--property=ActiveState",
+                "--value",
+                "--",
+                unit,
+                deadline=deadline,
+            ).strip()
+            if state not in {"inactive", "failed"}:
+                findings.add(f"{unit} ({state})")
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        run_tool(
+            "loginctl",
+            "terminate-user",
+            self.tenancy.account.name,
+            deadline=deadline,
+            accepted=_ANY_CODE,
+        )
+        for unit in self._units:
+            run_tool("systemctl", "stop", "--", unit, deadline=deadline, accepted=_ANY_CODE)
+
+
+class RuntimeDirectory(BlockingStep):
+    surface = "runtime directory"
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        if os.path.lexists(self._path):
+            findings.add(str(self._path))
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        if self._path.is_symlink() or not self._path.is_dir():
+            self._path.unlink(missing_ok=True)
+            return
+        Tree(self._path, self.tenancy.owns, deadline, all_in_it=True).remove()
+        if self._path.is_mount():
+            run_tool("umount", "--no-canonicalize", "--", str(self._path), deadline=deadline)
+        self._path.rmdir()
+
+    @property
+    def _path(self) -> Path:
+        return _RUNTIME / str(self.tenancy.uid)

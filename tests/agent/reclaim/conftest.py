@@ -1,0 +1,74 @@
+"""Tests marked `isolated` run as root on a host of their own: namespaces with their own processes,
+IPC objects and mounts, in which /etc, /tmp, /home and the rest are copies or empty.
+
+The outer test runs pytest once more, inside, for the same test.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Not one of REMOTEGPU_..., which tests do not see.
+_INSIDE = "RECLAIM_TEST_INSIDE"
+_ROOT = Path(__file__).parents[3]
+#: Where the repository is seen inside; its own place may be below /tmp, which is another there.
+_SEEN = Path("/mnt")
+
+_SCRIPT = r"""
+set -eu
+mount --make-rprivate /
+mount --bind "$1" /mnt
+stage=/run
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /run/user /run/stage
+for directory in /etc /var/spool; do
+    mkdir -p "/run/stage$directory"
+    cp -a "$directory/." "/run/stage$directory/"
+    mount --bind "/run/stage$directory" "$directory"
+done
+for directory in /home /var/mail /var/lib/systemd; do
+    mkdir -p "$directory"
+    mount -t tmpfs -o mode=755 tmpfs "$directory"
+done
+chmod 1777 /run/lock
+mkdir -p /var/lib/systemd/linger /var/lib/systemd/coredump
+for directory in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs "$directory"; done
+mkdir -p /dev/mqueue
+mount -t mqueue mqueue /dev/mqueue
+cd /mnt
+shift
+exec "$@"
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "isolated: runs as root in namespaces of its own")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if pyfuncitem.get_closest_marker("isolated") is None or _INSIDE in os.environ:
+        return None
+    if os.geteuid() != 0:
+        pytest.fail("Run this as root: it makes accounts, in a mount namespace of its own.")
+    seen = os.environ.get("PYTHONPATH", "").replace(str(_ROOT), str(_SEEN))
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("sh", "-c", _SCRIPT, "sh", str(_ROOT)),
+            *(sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
+            *("--no-header", "--timeout=100", pyfuncitem.nodeid),
+        ],
+        env=os.environ | {_INSIDE: "1", "PYTHONPATH": seen},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    if done.returncode != 0 or "1 passed" not in done.stdout:
+        pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
+    return True
