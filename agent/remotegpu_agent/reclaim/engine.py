@@ -80,6 +80,7 @@ class Engine:
 
     async def _look_again(self) -> None:
         """Until one look at everything finds nothing; what is there again is removed again."""
+        back: list[_Result] = []
         for _ in range(ROUNDS):
             back = [result for result in self._results if await self._is_back(result)]
             if not back:
@@ -107,9 +108,11 @@ class Engine:
             result.verified = False
             result.detail = "Kept until all the rest is proven clean."
             return
+        result.detail = None
         pause = self._pause
         before = result.found
         most = 0
+        there: Findings | None = None
         for attempt in range(ATTEMPTS + 1):
             there = await self._attempt(result, removing=attempt < ATTEMPTS)
             if there is not None:
@@ -122,6 +125,8 @@ class Engine:
                 await asyncio.sleep(pause)
                 pause *= 2
         result.verified = False
+        if there:
+            result.detail = _and_left(result.detail, there)
         _log.error("not clean", surface=step.surface, reason=result.detail)
 
     def _clean_before(self, result: _Result) -> bool:
@@ -136,12 +141,10 @@ class Engine:
         try:
             async with asyncio.timeout(step.timeout):
                 there = await step.look(deadline)
-                if there:
-                    result.detail = f"Left: {there}."
-                    if removing:
-                        self._witness(f"{step.surface}: found")
-                        await step.remove(deadline)
-                        self._witness(f"{step.surface}: removed")
+                if there and removing:
+                    self._witness(f"{step.surface}: found")
+                    await step.remove(deadline)
+                    self._witness(f"{step.surface}: removed")
         except Obstacle as error:
             result.detail = clean_text(error.message, _MAX_DETAIL)
         except TimeoutError:
@@ -157,3 +160,8 @@ class Engine:
             # A thread that hangs in a dead file system must not begin to remove hours later.
             deadline.expire()
         return there
+
+
+def _and_left(reason: str | None, there: Findings) -> str:
+    left = f"Left: {there}."
+    return left if reason is None else f"{reason} {left}"

@@ -55,8 +55,8 @@ async def host(
         yield
 
 
-def allow(policy: Path, *kinds: str) -> None:
-    policy.write_text(f"commands = {json.dumps(kinds)}\n")
+def allow(policy: Path, *kinds: str, more: str = "") -> None:
+    policy.write_text(f"commands = {json.dumps(kinds)}\n{more}")
     policy.chmod(0o644)
 
 
@@ -138,3 +138,22 @@ async def test_what_a_policy_allows_is_done_and_no_more(
         assert status.commands is not None
         assert "mode 666" in (status.commands.trouble or "")
     commander.check()
+
+
+async def test_cleaning_takes_the_owners_word_and_an_account(
+    plane: ControlPlane,
+    identity: Identity,
+    directory: StateDirectory,
+    policy: Path,
+    commander: Commander,
+) -> None:
+    """Without an account of its own, what an allocation left cannot be told from other people's."""
+    allow(policy, "allocation.start", "allocation.end", more="cleaning = true\n")
+    async with host(plane, identity, directory, policy):
+        end = commander.end()
+        await commander.give(end)
+        event = await commander.outcome(end)
+    report = read_result(ALLOCATION_END, event.result or b"")
+    assert isinstance(report, CleaningReport)
+    assert (report.performed, report.verified) == (False, False)
+    assert "made no account" in (report.items[0].detail or "")

@@ -1,7 +1,7 @@
 """Tests marked `isolated` run as root on a host of their own: namespaces with their own processes,
 IPC objects and mounts, in which /etc, /tmp, /home and the rest are copies or empty.
 
-The outer test runs pytest once more, inside, for the same test.
+The outer test runs pytest once more, inside, for the same test; its fixtures are made twice.
 """
 
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-#: Not one of REMOTEGPU_..., which tests do not see.
-_INSIDE = "RECLAIM_TEST_INSIDE"
+from tests.agent.reclaim.isolation import INSIDE, is_isolated
+
 _ROOT = Path(__file__).parents[3]
 #: Where the repository is seen inside; its own place may be below /tmp, which is another there.
 _SEEN = Path("/mnt")
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if pyfuncitem.get_closest_marker("isolated") is None or _INSIDE in os.environ:
+    if pyfuncitem.get_closest_marker("isolated") is None or is_isolated():
         return None
     if os.geteuid() != 0:
         pytest.fail("Run this as root: it makes accounts, in a mount namespace of its own.")
@@ -62,7 +62,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
             *(sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
             *("--no-header", "--timeout=100", pyfuncitem.nodeid),
         ],
-        env=os.environ | {_INSIDE: "1", "PYTHONPATH": seen},
+        env=os.environ | {INSIDE: "1", "PYTHONPATH": seen},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

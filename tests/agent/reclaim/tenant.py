@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remotegpu_agent.reclaim.surfaces.processes import user_ids
 from remotegpu_agent.reclaim.tenancy import Account, Tenancy, subordinate_ids
+from tests.agent.reclaim.isolation import require_isolation
 
 #: Where find(1) looks.
 _OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/home", "/var/spool")  # noqa: S108
@@ -61,6 +62,7 @@ class Tenant:
     """`plant` leaves a canary in every place; `residue` finds them again, in its own way."""
 
     def __init__(self, name: str, uid: int, gpu_uuids: list[str] | None = None) -> None:
+        require_isolation()
         tool("useradd", "--create-home", "--uid", str(uid), "--shell", "/bin/bash", name)
         entry = pwd.getpwnam(name)
         self.account = Account(name, entry.pw_uid, entry.pw_dir)
