@@ -2,12 +2,14 @@ import sys
 import uuid
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
 import pytest
 from tortoise.connection import get_connection
 from tortoise.migrations.autodetector import MigrationAutodetector
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
+from remotegpu_core import migrations
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.configuration import APP
 from remotegpu_core.database.connection import Database
@@ -16,14 +18,8 @@ from remotegpu_core.settings import Settings
 from tests.core.database.test_constraints import insert
 from tests.core.people import make_user
 
-NAMES = [
-    "0001_initial",
-    "0002_constraints",
-    "0003_allocations",
-    "0004_exclusive",
-    "0005_leases",
-    "0006_claims",
-]
+#: In their order.
+NAMES = sorted(path.stem for path in Path(migrations.__file__).parent.glob("0*.py"))
 
 MIGRATE = """
 import asyncio, sys
