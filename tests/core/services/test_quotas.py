@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,11 @@ async def test_gpus_and_allocations_at_a_time(settings: Settings, admin: Actor) 
     await get(ada, settings, requirement=any_gpus(1))
     # A place in the queue counts too, and so does a machine without GPUs.
     bare = await make_host("bare", 0, grant=[ada])
-    for request in ({"requirement": any_gpus(9), "wait": True}, {"machine_id": bare.id}):
+    requests: list[dict[str, Any]] = [
+        {"requirement": any_gpus(9), "wait": True},
+        {"machine_id": bare.id},
+    ]
+    for request in requests:
         with pytest.raises(QuotaExceeded, match="allocations"):
             await get(ada, settings, **request)
 
