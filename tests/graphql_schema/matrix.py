@@ -190,6 +190,14 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _input(lambda world, c: {"id": encode_id("Operation", world.operations[c].id)}),
         lambda _world, data: data["operation"] is not None,
     ),
+    "Mutation.retryReclaim": Entry(
+        "mutation M($input: RetryReclaimInput!) { retryReclaim(input: $input) "
+        f"{{ operation {{ id }} {_ERRORS} }} }}",
+        # Nothing failed on this one: who may is told so.
+        {**ADMINS_WRITE, ADMIN: CONFLICT},
+        _input(lambda world, _caller: {"machineId": world.id("Machine")}),
+        lambda _world, data: data["operation"] is not None,
+    ),
     "Mutation.overrideQuarantine": Entry(
         "mutation M($input: OverrideQuarantineInput!) { overrideQuarantine(input: $input) "
         f"{{ machine {{ id }} {_ERRORS} }} }}",

@@ -344,6 +344,7 @@ def test_arguments_that_name_an_object_take_an_id() -> None:
         *("AllocateInput.workspaceId", "SetQuotaInput.userId", "SetQuotaInput.workspaceId"),
         *("AllocationFilter.userId", "AllocationFilter.workspaceId"),
         "AllocationFilter.machineId",
+        *("RetryReclaimInput.allocationId", "RetryReclaimInput.machineId"),
         *("RevokeMachineGrantInput.userId", "RevokeMachineGrantInput.workspaceId"),
     }
 

@@ -60,6 +60,8 @@ INPUTS: Final[Mapping[str, str]] = {
     "removeSshKey.id": "SshKey",
     "releaseAllocation.id": "Allocation",
     "cancelOperation.id": "Operation",
+    "retryReclaim.allocationId": "Allocation",
+    "retryReclaim.machineId": "Machine",
     "overrideQuarantine.machineId": "Machine",
     "setQuota.userId": "User",
     "setQuota.workspaceId": "Workspace",

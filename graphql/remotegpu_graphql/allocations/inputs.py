@@ -101,6 +101,17 @@ class ReleaseAllocationInput:
     idempotency_key: str | None = idempotency_key()
 
 
+@strawberry.input(description="What to have cleaned again: one of the two.")
+class RetryReclaimInput:
+    allocation_id: strawberry.ID | None = strawberry.field(
+        default=None, description="An allocation whose cleaning failed."
+    )
+    machine_id: strawberry.ID | None = strawberry.field(
+        default=None, description="A machine: of what failed to be cleaned on it, the oldest."
+    )
+    idempotency_key: str | None = idempotency_key()
+
+
 @strawberry.input(description="A machine to trust again without a proof, and why.")
 class OverrideQuarantineInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")

@@ -6,17 +6,19 @@ from remotegpu_core.services.allocations.allocate import allocate
 from remotegpu_core.services.allocations.extend import extend
 from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.allocations.release import release
+from remotegpu_core.services.allocations.retry import retry_reclaim
 from remotegpu_graphql.allocations.inputs import (
     AllocateInput,
     ExtendAllocationInput,
     OverrideQuarantineInput,
     ReleaseAllocationInput,
+    RetryReclaimInput,
 )
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
-from remotegpu_graphql.ids import decode_id
+from remotegpu_graphql.ids import decode_id, decode_optional
 from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.payloads import user_errors
@@ -43,6 +45,14 @@ class ReleaseAllocationPayload:
     allocation: Allocation | None = strawberry.field(default=None, description="The allocation.")
     operation: Operation | None = strawberry.field(
         default=None, description="Ends when what it held is proven clean."
+    )
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.type(description="Of retryReclaim.")
+class RetryReclaimPayload:
+    operation: Operation | None = strawberry.field(
+        default=None, description="Ends when what the allocation held is proven clean."
     )
     user_errors: list[UserError] = user_errors()
 
@@ -113,6 +123,27 @@ class AllocationsMutation:
         return ReleaseAllocationPayload(
             allocation=Allocation.of(allocation), operation=Operation.of(operation)
         )
+
+    @mutation(
+        "Have cleaned again what a host failed to clean: an allocation, or the oldest one on a "
+        "machine. When all that failed there is proven clean, the quarantine that the failures "
+        "set is over.",
+        access=Access.ADMIN,
+    )
+    async def retry_reclaim(
+        self,
+        info: Info,
+        input: Annotated[RetryReclaimInput, strawberry.argument(description="Which.")],
+    ) -> RetryReclaimPayload | None:
+        context = info.context
+        operation = await retry_reclaim(
+            context.actor,
+            allocation_id=decode_optional(input.allocation_id, "Allocation", field="allocationId"),
+            machine_id=decode_optional(input.machine_id, "Machine", field="machineId"),
+            key=input.idempotency_key,
+        )
+        await context.nudge()
+        return RetryReclaimPayload(operation=Operation.of(operation))
 
     @mutation(
         "Put a quarantined machine back into service on your word. What was not proven clean on it "

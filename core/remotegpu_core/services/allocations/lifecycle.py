@@ -217,11 +217,16 @@ async def settle(
     return receipt
 
 
+def quarantine_reason(reason: str) -> str:
+    """As a machine has room for it."""
+    return clean_text(reason, 500)
+
+
 async def quarantine(machine_id: uuid.UUID, reason: str) -> None:
     """Take a machine out of use until an admin has looked at it."""
     moved = await Machine.filter(
         id=machine_id, lifecycle__in=list(sources_of(Lifecycle.QUARANTINED))
-    ).update(lifecycle=Lifecycle.QUARANTINED, lifecycle_reason=clean_text(reason, 500))
+    ).update(lifecycle=Lifecycle.QUARANTINED, lifecycle_reason=quarantine_reason(reason))
     if moved:
         await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 

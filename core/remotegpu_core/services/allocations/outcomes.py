@@ -10,14 +10,22 @@ from typing import Any, Final
 
 import msgspec
 
-from remotegpu_core.models import Allocation, Command
+from remotegpu_core.models import Allocation, Command, Machine, Operation
 from remotegpu_core.services import operations
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
-from remotegpu_core.states import AllocationState, CommandState, OperationState, StepState
+from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.states import (
+    AllocationState,
+    CommandState,
+    Lifecycle,
+    OperationState,
+    StepState,
+)
 from remotegpu_protocol.kinds import (
     ALLOCATION_END,
     ALLOCATION_START,
+    CleanedSurface,
     CleaningReport,
 )
 
@@ -87,6 +95,7 @@ async def _end(command: Command, allocation: Allocation) -> None:
     if report is not None and report.performed and report.verified:
         await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
         await _finish(command, OperationState.SUCCEEDED)
+        await _end_quarantine(command.machine_id)
         return
     error = _unclean(command, report)
     await lifecycle.quarantine(command.machine_id, error[1])
@@ -109,6 +118,28 @@ async def _finish(
     await operations.finish(command.operation_id, state, error=error)
 
 
+async def _end_quarantine(machine_id: uuid.UUID) -> None:
+    """Back into service, where only a cleaning that failed kept it out and nothing else failed.
+
+    A host that is held for another reason has that reason, and stays.
+    """
+    machine = await Machine.get(id=machine_id)
+    if machine.lifecycle is not Lifecycle.QUARANTINED:
+        return
+    failed = await Operation.filter(
+        machine_id=machine_id, kind=RELEASE, error_message__isnull=False
+    ).values_list("allocation_id", "error_message")
+    if machine.lifecycle_reason not in {lifecycle.quarantine_reason(why) for _, why in failed}:
+        return
+    waiting = Allocation.filter(machine_id=machine_id, state=AllocationState.RECLAIMING)
+    if await waiting.filter(id__in=[allocation_id for allocation_id, _ in failed]).exists():
+        return
+    await Machine.filter(id=machine_id).update(
+        lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
+    )
+    await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
+
+
 def _items(report: CleaningReport) -> list[dict[str, Any]]:
     return [
         {
@@ -124,19 +155,25 @@ def _items(report: CleaningReport) -> list[dict[str, Any]]:
 
 
 def _unclean(command: Command, report: CleaningReport | None) -> tuple[str, str]:
+    if report is not None and not report.performed and report.items:
+        return "NOT_CLEANED", f"Nothing was cleaned. {report.items[0].detail or ''}".strip()
     if report is not None and not report.performed:
         return (
             "NOT_CLEANED",
             "The agent on this host cleans nothing: clean it by hand, then override the quarantine.",
         )
     if report is not None:
-        dirty = [item.surface for item in report.items if not item.verified]
+        dirty = [_dirty(item) for item in report.items if not item.verified]
         return (
             "NOT_VERIFIED",
-            "Cleaning could not be verified" + (f": {', '.join(dirty)}." if dirty else "."),
+            "Cleaning could not be verified" + (f": {'; '.join(dirty)}." if dirty else "."),
         )
     code, message = _error(command)
     return code, f"Cleaning ended {command.state}: {message}"
+
+
+def _dirty(item: CleanedSurface) -> str:
+    return f"{item.surface} ({item.detail.rstrip('.')})" if item.detail else item.surface
 
 
 def _error(command: Command) -> tuple[str, str]:

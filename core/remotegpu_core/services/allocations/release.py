@@ -101,7 +101,7 @@ async def call_off(
 async def _release(allocation: Allocation) -> Operation:
     """The operation that releases it."""
     if allocation.state is AllocationState.RECLAIMING:
-        return await _clean_again(allocation)
+        return await clean_again(allocation)
     if allocation.state is AllocationState.PENDING:
         if await call_off(allocation):
             operation = await _begin(allocation)
@@ -113,7 +113,8 @@ async def _release(allocation: Allocation) -> Operation:
     return begun
 
 
-async def _clean_again(allocation: Allocation) -> Operation:
+async def clean_again(allocation: Allocation) -> Operation:
+    """The operation that cleans one that is RECLAIMING: the one under way, or another."""
     known = await lifecycle.operation_of(allocation.id, RELEASE)
     still = await Command.exists(
         allocation_id=allocation.id, kind=ALLOCATION_END.name, state__in=list(commands.OPEN)

@@ -21,6 +21,7 @@ from remotegpu_core.services.allocations.allocate import allocate
 from remotegpu_core.services.allocations.extend import extend
 from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.allocations.release import cancel_operation, release
+from remotegpu_core.services.allocations.retry import retry_reclaim
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.presence import disconnect
 from remotegpu_core.services.workspaces import create_workspace, set_member
@@ -126,6 +127,52 @@ async def test_a_host_that_cleans_nothing_is_quarantined(settings: Settings, adm
     with pytest.raises(Conflict):
         await override_quarantine(admin, host.id, "again")
     await get(admin, settings, host, gpu_ids=host.gpu(0))
+
+
+async def test_what_failed_is_cleaned_again(settings: Settings, admin: Actor) -> None:
+    """The quarantine ends with the last proof, and only the one that failed cleaning set."""
+    host, ada = await make_host("one"), await make_tenant()
+    first = await active(admin, settings, host, gpu_ids=host.gpu(0))
+    second = await active(admin, settings, host, gpu_ids=host.gpu(1))
+    left = CleanedSurface("home", "remove", 2, 1, verified=False, detail="Left: x.")
+    with pytest.raises(Conflict, match="RECLAIMING"):
+        await retry_reclaim(admin, allocation_id=first.id)
+    with pytest.raises(Conflict, match="Nothing"):
+        await retry_reclaim(admin, machine_id=host.id)
+    for allocation in (first, second):
+        await release(admin, allocation.id)
+        await carry_out(allocation, CleaningReport(performed=True, items=[left]))
+    machine = await Machine.get(id=host.id)
+    assert machine.lifecycle is Lifecycle.QUARANTINED
+    assert machine.lifecycle_reason == "Cleaning could not be verified: home (Left: x)."
+
+    with pytest.raises(Forbidden):
+        await retry_reclaim(ada, machine_id=host.id)
+    with pytest.raises(InvalidInput, match="either"):
+        await retry_reclaim(admin)
+    with pytest.raises(InvalidInput, match="either"):
+        await retry_reclaim(admin, machine_id=host.id, allocation_id=first.id)
+    operation = await retry_reclaim(admin, machine_id=host.id, key="k")
+    assert (operation.allocation_id, operation.kind) == (first.id, "release")
+    assert (await retry_reclaim(admin, machine_id=host.id, key="k")).id == operation.id
+    # While it is under way, another call is about the same cleaning; the machine's is the next one.
+    assert (await retry_reclaim(admin, allocation_id=first.id)).id == operation.id
+    assert (await carry_out(first)).state is RELEASED
+    assert (await Machine.get(id=host.id)).lifecycle is Lifecycle.QUARANTINED
+    await retry_reclaim(admin, machine_id=host.id)
+    assert (await carry_out(second)).state is RELEASED
+    machine = await Machine.get(id=host.id)
+    assert (machine.lifecycle, machine.lifecycle_reason) == (Lifecycle.IN_SERVICE, None)
+    receipts = await CleaningReceipt.all()
+    assert [(row.verified, row.overridden_by_id) for row in receipts] == [(True, None)] * 2
+
+    third = await active(admin, settings, host, gpu_ids=host.gpu(0))
+    await release(admin, third.id)
+    await carry_out(third, NOT_CLEANED)
+    await Machine.filter(id=host.id).update(lifecycle_reason="Two hosts have this key.")
+    await retry_reclaim(admin, allocation_id=third.id)
+    assert (await carry_out(third)).state is RELEASED
+    assert (await Machine.get(id=host.id)).lifecycle is Lifecycle.QUARANTINED
 
 
 async def test_a_host_that_never_comes_back(settings: Settings, admin: Actor) -> None:
