@@ -17,7 +17,9 @@ from scripts.protocol_tables import PageError, Table, missing_prose, renew
 
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import Handler
+from remotegpu_agent.commands.policy import PolicyFile
 from remotegpu_agent.commands.registry import make_handlers
+from remotegpu_agent.sources.absent import AbsentSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_core.states import (
     FINAL,
@@ -59,7 +61,9 @@ def _states(states: type[StrEnum]) -> Table:
 
 def _kinds() -> Table:
     with tempfile.TemporaryDirectory() as folder:
-        handlers = make_handlers(StateDirectory(Path(folder)), DiskThread(), simulated=False)
+        handlers = make_handlers(
+            StateDirectory(Path(folder)), DiskThread(), PolicyFile(), AbsentSource()
+        )
     rows = []
     for kind in KINDS.values():
         handler = type(handlers[kind.name])

@@ -42,6 +42,7 @@ if ! have prometheus; then
 fi
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
+have /usr/sbin/sshd || missing="$missing openssh-server"
 if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
     missing="$missing haproxy"
     services="$services haproxy"

@@ -8,6 +8,8 @@ from remotegpu_protocol.errors import InvalidValue
 
 MACHINE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 LABEL_KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+#: An allocation's account on its host: 60 bits of a digest of the allocation's id in base32.
+ACCOUNT_NAME: Final = re.compile(r"^rg-[a-z2-7]{12}\Z")
 MAX_LABEL_VALUE: Final = 255
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -10,19 +10,37 @@ import msgspec
 from msgspec import Meta, Struct
 
 from remotegpu_protocol.errors import InvalidMessage, UnknownCommand
-from remotegpu_protocol.grammar import clean_text, shorten
-from remotegpu_protocol.limits import MAX_ARGUMENT_BYTES, MAX_GPUS, MAX_RESULT_BYTES, MAX_SURFACES
+from remotegpu_protocol.grammar import ACCOUNT_NAME, clean_text, shorten
+from remotegpu_protocol.limits import (
+    MAX_ARGUMENT_BYTES,
+    MAX_GPUS,
+    MAX_RESULT_BYTES,
+    MAX_SSH_KEYS,
+    MAX_SURFACES,
+)
 from remotegpu_protocol.values import Count, Identifier, LongText, Text, Timestamp
 
+#: One that the control plane names after the allocation: see `grammar.ACCOUNT_NAME`.
+AccountName = Annotated[str, Meta(max_length=15, pattern=ACCOUNT_NAME.pattern)]
+#: A line of `authorized_keys`: type and base64 (see `ssh_keys`).
+KeyLine = Annotated[str, Meta(max_length=4096, pattern=r"^[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")]
+KeyLines = Annotated[list[KeyLine], Meta(max_length=MAX_SSH_KEYS)]
 
-class AllocationStart(Struct, frozen=True, forbid_unknown_fields=True):
-    """Somebody gets the whole host, or these GPUs of it, until `ends_at`."""
+
+class AllocationStart(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Somebody gets the whole host, or these GPUs of it, until `ends_at`.
+
+    `account` and `keys` only go to hosts whose policy enables `account.keys`: older agents know
+    neither.
+    """
 
     allocation_id: Identifier
     username: Text
     whole_machine: bool
     gpu_uuids: Annotated[list[Identifier], Meta(max_length=MAX_GPUS)]
     ends_at: Timestamp
+    account: AccountName | None = None
+    keys: KeyLines = []
 
 
 class AllocationUpdate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +55,14 @@ class AllocationEnd(Struct, frozen=True, forbid_unknown_fields=True):
     """The allocation is over: take back what it had, and prove it."""
 
     allocation_id: Identifier
+
+
+class AccountKeys(Struct, frozen=True, forbid_unknown_fields=True):
+    """From now on these keys, and no others, sign in to the allocation's account."""
+
+    allocation_id: Identifier
+    account: AccountName
+    keys: KeyLines
 
 
 class CleanedSurface(Struct, frozen=True, omit_defaults=True):
@@ -76,10 +102,11 @@ class CommandKind:
 
 ALLOCATION_START: Final = CommandKind("allocation.start", AllocationStart)
 ALLOCATION_UPDATE: Final = CommandKind("allocation.update", AllocationUpdate)
+ACCOUNT_KEYS: Final = CommandKind("account.keys", AccountKeys)
 ALLOCATION_END: Final = CommandKind("allocation.end", AllocationEnd, CleaningReport)
 
 KINDS: Final[dict[str, CommandKind]] = {
-    kind.name: kind for kind in (ALLOCATION_START, ALLOCATION_UPDATE, ALLOCATION_END)
+    kind.name: kind for kind in (ALLOCATION_START, ALLOCATION_UPDATE, ALLOCATION_END, ACCOUNT_KEYS)
 }
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -272,6 +272,17 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _input(lambda world, caller: {"id": encode_id("SshKey", world.ssh_keys[caller].id)}),
         lambda _world, data: data["removedId"] is not None,
     ),
+    "Mutation.resetSshKeys": Entry(
+        "mutation M($input: ResetSshKeysInput!) { resetSshKeys(input: $input) "
+        f"{{ allocation {{ id }} operation {{ id }} {_ERRORS} }} }}",
+        # It is on no host yet: who may is told so.
+        {
+            caller: CONFLICT if outcome == OK else outcome
+            for caller, outcome in MANAGES_ALLOCATION.items()
+        },
+        _input(lambda world, _caller: {"allocationId": world.id("Allocation")}),
+        lambda _world, data: data["operation"] is not None,
+    ),
     "Mutation.createWorkspace": Entry(
         "mutation M($input: CreateWorkspaceInput!) { createWorkspace(input: $input) "
         f"{{ workspace {{ id }} {_ERRORS} }} }}",

@@ -58,6 +58,7 @@ INPUTS: Final[Mapping[str, str]] = {
     "allocate.workspaceId": "Workspace",
     "extendAllocation.id": "Allocation",
     "removeSshKey.id": "SshKey",
+    "resetSshKeys.allocationId": "Allocation",
     "releaseAllocation.id": "Allocation",
     "cancelOperation.id": "Operation",
     "retryReclaim.allocationId": "Allocation",

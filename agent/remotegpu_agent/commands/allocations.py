@@ -1,10 +1,13 @@
 """Who has this host or GPUs of it, as the control plane said; and the commands that say so."""
 
+import asyncio
 from typing import Final
 
 import msgspec
 from msgspec import Struct, structs
 
+from remotegpu_agent.accounts.accounts import Accounts
+from remotegpu_agent.commands.account_keys import accounts_of
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import (
     NOT_DONE,
@@ -14,6 +17,7 @@ from remotegpu_agent.commands.handler import (
     LookedUp,
     Report,
 )
+from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.commands.records import Progress
 from remotegpu_agent.errors import StateDirectoryError
 from remotegpu_agent.state_directory import StateDirectory
@@ -43,6 +47,7 @@ class Allocation(Struct, frozen=True):
     whole_machine: bool
     gpu_uuids: list[str]
     ends_at: int
+    account: str | None = None
 
 
 class AllocationStore:
@@ -114,17 +119,37 @@ class Keeper:
 class StartAllocation(Handler[AllocationStart]):
     kind = ALLOCATION_START
 
-    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+    def __init__(
+        self, store: AllocationStore, disk: DiskThread, policy: PolicySource | None = None
+    ) -> None:
         self._kept = Keeper(store, disk)
+        self._policy = policy
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         await report(Progress("recording the allocation"))
+        # First, so that the end of it knows which account to look for.
         await self._kept.put(_allocation(arguments))
+        accounts = await self._accounts(arguments)
+        if accounts is not None and arguments.account is not None:
+            await report(Progress("making the account"))
+            await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
         return Nothing()
 
     async def look_up(self, arguments: AllocationStart) -> LookedUp:
         found = await self._kept.find(arguments.allocation_id)
-        return Done(Nothing()) if found == _allocation(arguments) else NOT_DONE
+        if found != _allocation(arguments):
+            return NOT_DONE
+        accounts = await self._accounts(arguments)
+        if accounts is None or arguments.account is None:
+            return Done(Nothing())
+        has = await asyncio.to_thread(accounts.has, arguments.account, arguments.keys)
+        return Done(Nothing()) if has else NOT_DONE
+
+    async def _accounts(self, arguments: AllocationStart) -> Accounts | None:
+        """None where none is asked for, or the host's policy has none made: it is recorded only."""
+        if arguments.account is None or self._policy is None:
+            return None
+        return await accounts_of(self._policy)
 
 
 class UpdateAllocation(Handler[AllocationUpdate]):
@@ -181,6 +206,7 @@ def _allocation(arguments: AllocationStart) -> Allocation:
         arguments.whole_machine,
         arguments.gpu_uuids,
         arguments.ends_at,
+        arguments.account,
     )
 
 

@@ -23,6 +23,10 @@ _OTHERS_WRITE: Final = 0o022
 #: One port, or the first and the last of a range. Lower ones belong to the system.
 Port = Annotated[int, Meta(ge=1024, le=65535)]
 PortRange = Annotated[list[Port], Meta(min_length=2, max_length=2)]
+#: First and last user id of accounts that the agent makes: above those of people and the system's.
+Uid = Annotated[int, Meta(ge=1000, le=4_000_000_000)]
+UidRange = tuple[Uid, Uid]
+SHELL: Final = r"^(/[A-Za-z0-9._-]+)+\Z"
 #: As `useradd` takes it.
 Account = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
 
@@ -33,6 +37,8 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: Annotated[list[Account], Meta(max_length=1024)] = []
     ports: Annotated[list[Port | PortRange], Meta(max_length=64)] = []
     cleaning: bool = False
+    account_uids: UidRange = (30_000, 39_999)
+    account_shell: Annotated[str, Meta(pattern=SHELL)] = "/bin/bash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class LocalPolicy:
     ports: tuple[range, ...] = ()
     #: Whether what an allocation leaves may be removed: its account, processes and files.
     cleaning: bool = False
+    account_uids: range = range(30_000, 40_000)
+    account_shell: str = "/bin/bash"
     simulated: bool = False
     message: str | None = None
     #: Where it comes from, for messages.
@@ -127,6 +135,8 @@ class PolicyFile:
             accounts=frozenset(_account(name) for name in file.accounts),
             ports=tuple(_ports(ports) for ports in file.ports),
             cleaning=file.cleaning,
+            account_uids=_uids(file.account_uids),
+            account_shell=file.account_shell,
             source=str(self._path),
         )
 
@@ -152,6 +162,13 @@ def _account(name: str) -> str:
     if name == "root":
         raise ValueError("accounts may not hold root")
     return name
+
+
+def _uids(given: tuple[int, int]) -> range:
+    first, last = given
+    if first > last:
+        raise ValueError(f"expected [first, last] in account_uids, got [{first}, {last}]")
+    return range(first, last + 1)
 
 
 def _ports(ports: int | list[int]) -> range:

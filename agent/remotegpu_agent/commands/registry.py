@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from remotegpu_agent.commands.account_keys import ReplaceKeys
 from remotegpu_agent.commands.admission import Handlers
 from remotegpu_agent.commands.allocations import (
     AllocationStore,
@@ -10,9 +11,15 @@ from remotegpu_agent.commands.allocations import (
 )
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import Handler
+from remotegpu_agent.commands.made_accounts import AllocationAccounts
 from remotegpu_agent.commands.policy import PolicySource
-from remotegpu_agent.commands.simulation import SimulatedEnd, SimulatedStart, SimulatedUpdate
-from remotegpu_agent.reclaim.handler import NO_ACCOUNTS, Accounts, Reclaim
+from remotegpu_agent.commands.simulation import (
+    SimulatedEnd,
+    SimulatedKeys,
+    SimulatedStart,
+    SimulatedUpdate,
+)
+from remotegpu_agent.reclaim.handler import Reclaim
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 
@@ -23,18 +30,23 @@ def make_handlers(
     policy: PolicySource,
     source: GpuSource,
     *,
-    accounts: Accounts = NO_ACCOUNTS,
     simulated: bool = False,
 ) -> Handlers:
     """One handler a kind, for a real host or for one that pretends."""
     store = AllocationStore(directory)
     handlers: list[Handler[Any]] = (
-        [SimulatedStart(store, disk), SimulatedUpdate(store, disk), SimulatedEnd(store, disk)]
+        [
+            SimulatedStart(store, disk),
+            SimulatedUpdate(store, disk),
+            SimulatedEnd(store, disk),
+            SimulatedKeys(),
+        ]
         if simulated
         else [
-            StartAllocation(store, disk),
+            StartAllocation(store, disk, policy),
             UpdateAllocation(store, disk),
-            Reclaim(store, directory, disk, policy, accounts, source),
+            Reclaim(store, directory, disk, policy, AllocationAccounts(store, disk), source),
+            ReplaceKeys(policy),
         ]
     )
     return {handler.kind.name: handler for handler in handlers}

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from remotegpu_agent.commands.allocations import EndAllocation, StartAllocation, UpdateAllocation
-from remotegpu_agent.commands.handler import Report
+from remotegpu_agent.commands.handler import NOT_DONE, Handler, LookedUp, Report
 from remotegpu_agent.commands.records import Progress
 from remotegpu_protocol.kinds import (
+    ACCOUNT_KEYS,
+    AccountKeys,
     AllocationEnd,
     AllocationStart,
     AllocationUpdate,
@@ -57,6 +59,17 @@ class SimulatedUpdate(UpdateAllocation):
     async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
         await _pretend(_UPDATE, report)
         return await super().run(arguments, report)
+
+
+class SimulatedKeys(Handler[AccountKeys]):
+    kind = ACCOUNT_KEYS
+
+    async def run(self, arguments: AccountKeys, report: Report) -> Nothing:
+        await _pretend(("replacing the keys",), report)
+        return Nothing()
+
+    async def look_up(self, arguments: AccountKeys) -> LookedUp:
+        return NOT_DONE
 
 
 class SimulatedEnd(EndAllocation):

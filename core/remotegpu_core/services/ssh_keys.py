@@ -8,7 +8,6 @@ from tortoise.exceptions import IntegrityError
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
-from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import (
     Conflict,
     InvalidInput,
@@ -24,9 +23,10 @@ from remotegpu_core.errors import (
     SshKeyUnsupported,
     SshKeyWeak,
 )
-from remotegpu_core.models import SshKey, User
+from remotegpu_core.models import SshKey
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services import audit
+from remotegpu_core.services.allocations.accounts import changing_keys
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.limits import MAX_SSH_KEYS
 from remotegpu_protocol.ssh_keys import InvalidPublicKey, KeyProblem, PublicKey, parse_public_key
@@ -59,9 +59,7 @@ async def add_ssh_key(actor: Actor, name: str, public_key: str) -> SshKey:
         raise InvalidInput("A key's name has 1 to 64 printable characters.", field="name")
     key = _parse(public_key)
     try:
-        async with transaction():
-            # So that no two at once take the last place.
-            await User.filter(id=user_id).select_for_update(no_key=True).get()
+        async with changing_keys(user_id):
             if await SshKey.filter(user_id=user_id).count() >= MAX_SSH_KEYS:
                 raise LimitExceeded(f"You have {MAX_SSH_KEYS} keys already; remove some first.")
             row = await SshKey.create(
@@ -95,9 +93,11 @@ async def remove_ssh_key(actor: Actor, key_id: uuid.UUID) -> SshKey:
     query = SshKey.filter(id=key_id)
     if not actor.is_admin:
         query = query.filter(user_id=actor.require_user())
-    async with transaction():
-        row = await query.get_or_none()
-        if row is None:
+    row = await query.get_or_none()
+    if row is None:
+        raise NotFound("There is no such SSH key.", field="id")
+    async with changing_keys(row.user_id):
+        if not await query.exists():
             raise NotFound("There is no such SSH key.", field="id")
         await SshKey.filter(id=row.id).delete()
         await audit.record(
@@ -120,12 +120,6 @@ async def visible_ssh_keys(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID
     if not actor.is_admin:
         query = query.filter(user_id=actor.user_id)
     return {row.id: row for row in await query} if ids and actor.is_signed_in else {}
-
-
-async def key_lines(user_id: uuid.UUID) -> list[str]:
-    """Lines of a user's keys as `authorized_keys` takes them, oldest first."""
-    keys = await SshKey.filter(user_id=user_id).order_by("id")
-    return [key.line for key in keys]
 
 
 def _parse(text: str) -> PublicKey:

@@ -3,10 +3,13 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import ssh_keys
+from remotegpu_core.services.allocations.accounts import reset_keys
+from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id, encode_id
+from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.ssh_keys.types import SshKey
 
@@ -39,18 +42,40 @@ class RemoveSshKeyPayload:
     user_errors: list[UserError] = user_errors()
 
 
+@strawberry.input(description="An allocation whose keys are to be replaced.")
+class ResetSshKeysInput:
+    allocation_id: strawberry.ID = strawberry.field(description="Its id; it is ACTIVE.")
+    idempotency_key: str | None = strawberry.field(
+        default=None,
+        description="The same call with the same key, within a day, is done once.",
+    )
+
+
+@strawberry.type(description="Of resetSshKeys.")
+class ResetSshKeysPayload:
+    allocation: Allocation | None = strawberry.field(default=None, description="The allocation.")
+    operation: Operation | None = strawberry.field(
+        default=None, description="Ends when the host has replaced them."
+    )
+    user_errors: list[UserError] = user_errors()
+
+
 @strawberry.type
 class SshKeysMutation:
-    @mutation("Add a key of yours.")
+    @mutation("Add a key of yours. It is on every host that you have something on within seconds.")
     async def add_ssh_key(
         self,
         info: Info,
         input: Annotated[AddSshKeyInput, strawberry.argument(description="The key.")],
     ) -> AddSshKeyPayload | None:
         row = await ssh_keys.add_ssh_key(info.context.actor, input.name, input.public_key)
+        await info.context.nudge()
         return AddSshKeyPayload(ssh_key=SshKey.of(row))
 
-    @mutation("Remove a key of yours, or as an admin anybody's.")
+    @mutation(
+        "Remove a key of yours, or as an admin anybody's; from every host, too. A host that is away "
+        "follows when it is back. What is signed in stays so."
+    )
     async def remove_ssh_key(
         self,
         info: Info,
@@ -59,4 +84,25 @@ class SshKeysMutation:
         row = await ssh_keys.remove_ssh_key(
             info.context.actor, decode_id(input.id, "SshKey", field="id")
         )
+        await info.context.nudge()
         return RemoveSshKeyPayload(removed_id=encode_id("SshKey", row.id))
+
+    @mutation(
+        "Remove every key of an allocation's account on its host and put its user's there, whatever "
+        "was done to them on the host. Its user may, whoever manages allocations in its workspace, "
+        "and admins."
+    )
+    async def reset_ssh_keys(
+        self,
+        info: Info,
+        input: Annotated[ResetSshKeysInput, strawberry.argument(description="Which.")],
+    ) -> ResetSshKeysPayload | None:
+        allocation, operation = await reset_keys(
+            info.context.actor,
+            decode_id(input.allocation_id, "Allocation", field="allocationId"),
+            key=input.idempotency_key,
+        )
+        await info.context.nudge()
+        return ResetSshKeysPayload(
+            allocation=Allocation.of(allocation), operation=Operation.of(operation)
+        )

@@ -45,12 +45,16 @@ def test_all_that_a_file_may_say(path: Path) -> None:
         mount_roots = ["/data", "/srv/scratch/"]
         accounts = ["ada", "rgpu-01"]
         ports = [20000, [30000, 30100]]
+        account_uids = [50000, 50009]
+        account_shell = "/bin/sh"
         """,
     )
     assert policy.commands == {"allocation.start", "allocation.end"}
     assert [str(root) for root in policy.mount_roots] == ["/data", "/srv/scratch"]
     assert policy.accounts == {"ada", "rgpu-01"}
     assert policy.ports == (range(20000, 20001), range(30000, 30101))
+    assert policy.account_uids == range(50000, 50010)
+    assert policy.account_shell == "/bin/sh"
     assert policy.as_reported() == Policy(["allocation.end", "allocation.start"])
 
 

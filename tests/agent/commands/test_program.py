@@ -41,7 +41,10 @@ async def test_killed_in_the_middle_of_a_command(
         while not (status := await shown())["commands"]:
             await commander.settle(0.1)
         assert status["commands"] == {
-            "allowed": ["allocation.end", "allocation.start", "allocation.update"],
+            "allowed": [
+                *("account.keys", "allocation.end"),
+                *("allocation.start", "allocation.update"),
+            ],
             "waiting": 0,
             "running": 0,
             "unacknowledged": 0,

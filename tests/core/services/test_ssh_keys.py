@@ -18,9 +18,9 @@ from remotegpu_core.errors import (
 )
 from remotegpu_core.models import AuditEvent, SshKey, User
 from remotegpu_core.paging import PageRequest
+from remotegpu_core.services.allocations.accounts import key_lines
 from remotegpu_core.services.ssh_keys import (
     add_ssh_key,
-    key_lines,
     list_ssh_keys,
     remove_ssh_key,
     visible_ssh_keys,

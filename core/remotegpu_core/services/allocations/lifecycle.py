@@ -17,6 +17,7 @@ from remotegpu_core.models import (
     User,
 )
 from remotegpu_core.services import commands, operations
+from remotegpu_core.services.allocations.accounts import account_name, key_lines, makes_accounts
 from remotegpu_core.services.allocations.log import EventKind, record_event
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import (
@@ -84,6 +85,7 @@ async def begin(allocation: Allocation, machine: Machine) -> bool:
     )
     operation = await operation_of(allocation.id, ALLOCATE)
     user = await User.get(id=allocation.user_id)
+    on_host = makes_accounts(machine)
     await commands.enqueue(
         ALLOCATION_START,
         AllocationStart(
@@ -92,6 +94,8 @@ async def begin(allocation: Allocation, machine: Machine) -> bool:
             whole_machine=allocation.whole_machine,
             gpu_uuids=await _gpu_uuids(bookings),
             ends_at=allocation.ends_at,
+            account=account_name(allocation.id) if on_host else None,
+            keys=await key_lines(user.id) if on_host else [],
         ),
         machine_id=machine.id,
         deadline=min(now + START_WITHIN, allocation.ends_at),

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from remotegpu_core.models import Allocation, Command, Machine, Operation
 from remotegpu_core.services import operations
 from remotegpu_core.services.allocations import lifecycle
+from remotegpu_core.services.allocations.accounts import KEYS_STEP
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import (
@@ -23,16 +25,20 @@ from remotegpu_core.states import (
     StepState,
 )
 from remotegpu_protocol.kinds import (
+    ACCOUNT_KEYS,
     ALLOCATION_END,
     ALLOCATION_START,
     CleanedSurface,
     CleaningReport,
 )
 
+log = structlog.get_logger()
+
 #: The step of its operation that each kind of command is, for whoever reports its progress.
 STEP_OF: Final[Mapping[str, str]] = {
     ALLOCATION_START.name: lifecycle.START_STEP,
     ALLOCATION_END.name: lifecycle.CLEAN_STEP,
+    ACCOUNT_KEYS.name: KEYS_STEP,
 }
 
 #: Ends of a command that its host never began.
@@ -107,14 +113,34 @@ async def _end(command: Command, allocation: Allocation) -> None:
     await _finish(command, state, error)
 
 
+async def _keys(command: Command, allocation: Allocation) -> None:
+    if command.state is CommandState.SUCCEEDED:
+        await _finish(command, OperationState.SUCCEEDED, step=KEYS_STEP)
+        return
+    error = _error(command)
+    log.warning(
+        "allocation.keys_not_replaced",
+        allocation=str(allocation.id),
+        code=error[0],
+        reason=error[1],
+    )
+    indeterminate = command.state is CommandState.INDETERMINATE
+    state = OperationState.INDETERMINATE if indeterminate else OperationState.FAILED
+    await _finish(command, state, error, step=KEYS_STEP)
+
+
 async def _finish(
-    command: Command, state: OperationState, error: tuple[str, str] | None = None
+    command: Command,
+    state: OperationState,
+    error: tuple[str, str] | None = None,
+    *,
+    step: str = lifecycle.CLEAN_STEP,
 ) -> None:
     """The operation that sent this very command: cleaning may have been tried before."""
     if command.operation_id is None:
         return
-    step = StepState.SUCCEEDED if state is OperationState.SUCCEEDED else StepState.FAILED
-    await operations.advance(command.operation_id, lifecycle.CLEAN_STEP, step, error=error)
+    end = StepState.SUCCEEDED if state is OperationState.SUCCEEDED else StepState.FAILED
+    await operations.advance(command.operation_id, step, end, error=error)
     await operations.finish(command.operation_id, state, error=error)
 
 
@@ -196,4 +222,5 @@ async def override_cleaning(
 _OUTCOMES: Final[Mapping[str, Callable[[Command, Allocation], Awaitable[None]]]] = {
     ALLOCATION_START.name: _start,
     ALLOCATION_END.name: _end,
+    ACCOUNT_KEYS.name: _keys,
 }

@@ -126,7 +126,7 @@ async def usernames(user_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
 
 @contextlib.asynccontextmanager
 async def lock_allocation(
-    actor: Actor, allocation_id: uuid.UUID
+    actor: Actor, allocation_id: uuid.UUID, *, field: str = "id"
 ) -> AsyncIterator[tuple[Allocation, Machine | None]]:
     """An allocation that the caller sees, with the ledger of its machine, as it is by then.
 
@@ -134,7 +134,7 @@ async def lock_allocation(
         NotFound: there is none, or not for the caller.
     """
     while True:
-        known = await visible_allocation(actor, allocation_id)
+        known = await visible_allocation(actor, allocation_id, field=field)
         async with ledger(known.machine_id) as machine:
             allocation = await Allocation.get(id=allocation_id)
             if allocation.machine_id != known.machine_id:

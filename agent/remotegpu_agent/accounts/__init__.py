@@ -1,0 +1,1 @@
+"""Accounts that allocations have on this host, and the keys that sign in to them."""

@@ -1,0 +1,182 @@
+"""Run in a mount namespace of its own: accounts on a host, with its own useradd, ssh and sshd.
+
+/etc is a copy, /home and /run are empty: what is done here is gone with the namespace.
+"""
+
+import contextlib
+import os
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from remotegpu_agent.accounts.accounts import Accounts
+from remotegpu_agent.commands.handler import CommandFailed
+
+NAME = "rg-abcdefgh2345"
+CANARY = Path("/run/canary")
+
+
+def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]  # options are subprocess's
+
+
+def make_key(folder: Path, name: str) -> str:
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name), check=True)
+    return " ".join((folder / f"{name}.pub").read_text().split()[:2])
+
+
+@contextlib.contextmanager
+def sshd(folder: Path, port: int) -> Iterator[None]:
+    make_key(folder, "host")
+    Path("/run/sshd").mkdir(mode=0o755)
+    options = ["UsePAM=no", "PidFile=none", "ListenAddress=127.0.0.1", "PasswordAuthentication=no"]
+    server = subprocess.Popen(
+        [
+            *("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(port)),
+            *("-h", str(folder / "host")),
+            *(part for option in options for part in ("-o", option)),
+        ],
+        stderr=(folder / "sshd.log").open("wb"),
+    )
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+class Client:
+    def __init__(self, folder: Path, port: int) -> None:
+        self._command = [
+            *("ssh", "-F", "/dev/null", "-p", str(port), "-o", "BatchMode=yes"),
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+            *("-o", "IdentitiesOnly=yes", "-o", "ConnectionAttempts=20"),
+        ]
+        self._folder = folder
+
+    def command(self, key: str, *words: str) -> list[str]:
+        return [*self._command, "-i", str(self._folder / key), f"{NAME}@127.0.0.1", *words]
+
+    def enters(self, key: str) -> bool:
+        found = run(*self.command(key, "id", "-un"))
+        return found.returncode == 0 and found.stdout.strip() == NAME
+
+
+def refused(accounts: Accounts, name: str, *keys: str) -> str:
+    try:
+        accounts.ensure(name, keys)
+    except CommandFailed as error:
+        return error.code
+    raise AssertionError(f"{name!r} {keys!r} was taken")
+
+
+def signing_in(accounts: Accounts, folder: Path, port: int) -> None:
+    first, second = make_key(folder, "first"), make_key(folder, "second")
+    accounts.ensure(NAME, [first])
+    accounts.ensure(NAME, [first])
+    assert accounts.has(NAME, [first])
+    found = pwd.getpwnam(NAME)
+    assert 30_000 <= found.pw_uid < 30_010
+    home, ssh = Path(found.pw_dir), Path(found.pw_dir) / ".ssh"
+    for path, mode in ((home, 0o700), (ssh, 0o700), (ssh / "authorized_keys", 0o600)):
+        status = path.lstat()
+        assert (status.st_uid, status.st_gid) == (found.pw_uid, found.pw_gid), path
+        assert status.st_mode & 0o777 == mode, path
+    client = Client(folder, port)
+    with sshd(folder, port):
+        deadline = time.monotonic() + 20
+        while not client.enters("first"):
+            assert time.monotonic() < deadline, (folder / "sshd.log").read_text()
+            time.sleep(0.2)
+        assert not client.enters("second")
+        # While somebody is signed in, who has let a key of their own in by two ways.
+        shell = subprocess.Popen(
+            client.command("first", "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdin.write("here\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == "here\n"
+        own = make_key(folder, "own")
+        for name in ("authorized_keys", "authorized_keys2"):
+            (ssh / name).write_text(own + "\n")
+            os.chown(ssh / name, found.pw_uid, found.pw_gid)
+        assert client.enters("own")
+        accounts.replace_keys(NAME, [second])
+        assert client.enters("second")
+        assert not client.enters("first")
+        assert not client.enters("own")
+        shell.stdin.write("still here\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == "still here\n"
+        shell.stdin.close()
+        shell.wait(20)
+        accounts.replace_keys(NAME, [])
+        assert not client.enters("second")
+
+
+def links_are_not_followed(accounts: Accounts, folder: Path) -> None:
+    key = make_key(folder, "linked")
+    home = Path(pwd.getpwnam(NAME).pw_dir)
+    ssh = home / ".ssh"
+    outside = folder / "outside"
+    outside.mkdir()
+    (outside / "authorized_keys").write_text("root's\n")
+    ssh.rename(home / "away")
+    ssh.symlink_to(outside)
+    accounts.replace_keys(NAME, [key])
+    assert not ssh.is_symlink()
+    (ssh / "authorized_keys").unlink()
+    (ssh / "authorized_keys").symlink_to(outside / "authorized_keys")
+    accounts.replace_keys(NAME, [key])
+    (ssh / "authorized_keys").unlink()
+    (ssh / "authorized_keys" / "deep").mkdir(parents=True)
+    (ssh / "authorized_keys2" / "deep").mkdir(parents=True)
+    accounts.replace_keys(NAME, [key])
+    assert accounts.has(NAME, [key])
+    assert [path.name for path in outside.iterdir()] == ["authorized_keys"]
+    assert (outside / "authorized_keys").read_text() == "root's\n"
+    assert outside.stat().st_uid == 0
+
+
+def what_is_not_made(accounts: Accounts, folder: Path) -> None:
+    key = make_key(folder, "good")
+    before = Path("/etc/passwd").read_text()
+    for name in (
+        *("root", "", "-h", "--help", "rg-", "rg-abcdefgh2345\n", "rg-abcdefgh234:", "../rg-x"),
+        *(f"rg-$(touch {CANARY})", f"; touch {CANARY}", f"rg-`touch {CANARY}`", "rg-ABCDEFGH2345"),
+    ):
+        assert refused(accounts, name, key) == "INVALID_ACCOUNT", name
+    for line in (
+        *(f"{key} $(touch {CANARY})", f'command="touch {CANARY}" {key}', f"{key}\n{key}"),
+        *("", "\n", f"{key}\r", f"no-pty {key}", f"ssh-rsa {key.split()[1]}"),
+    ):
+        assert refused(accounts, "rg-aaaaaaaaaaaa", line) == "INVALID_KEY", line
+    Path("/home/rg-bbbbbbbbbbbb").symlink_to("/etc")
+    assert refused(accounts, "rg-bbbbbbbbbbbb", key) == "HOME_TAKEN"
+    assert Path("/etc/passwd").read_text() == before
+    run("/usr/sbin/useradd", "rg-cccccccccccc", check=True)
+    assert refused(accounts, "rg-cccccccccccc", key) == "ACCOUNT_TAKEN"
+    # One that a useradd made which was killed before it came to the home.
+    accounts.ensure("rg-dddddddddddd", [])
+    run("rm", "-r", "/home/rg-dddddddddddd", check=True)
+    assert not accounts.has("rg-dddddddddddd", [])
+    accounts.ensure("rg-dddddddddddd", [key])
+    assert accounts.has("rg-dddddddddddd", [key])
+    assert not CANARY.exists()
+
+
+def main(folder: Path, port: int) -> None:
+    accounts = Accounts(range(30_000, 30_010), "/bin/sh")
+    signing_in(accounts, folder, port)
+    links_are_not_followed(accounts, folder)
+    what_is_not_made(accounts, folder)
+    sys.stdout.write("all of it\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
