@@ -42,7 +42,20 @@ if ! have prometheus; then
 fi
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
-have /usr/sbin/sshd || missing="$missing openssh-server"
+if ! have /usr/sbin/sshd; then
+    missing="$missing openssh-server"
+    services="$services ssh"
+fi
+have ssh || missing="$missing openssh-client"
+# What tenants leave behind, for the tests of cleaning.
+if ! have crontab; then
+    missing="$missing cron"
+    services="$services cron"
+fi
+if ! have at; then
+    missing="$missing at"
+    services="$services atd"
+fi
 if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
     missing="$missing haproxy"
     services="$services haproxy"
