@@ -176,6 +176,10 @@ class World:
         """Everything comes to its end when nothing is disturbed any more."""
         for replica in self.replicas:
             replica.start()
+        for host in self.hosts:
+            host.detour.cut()
+        # What was asked for last is done as well, for the most part.
+        await asyncio.sleep(1)
         deadline = time.monotonic() + PATIENCE
         while await self.live() or await Command.exists(state__in=list(commands.OPEN)):
             for allocation in await self.live():

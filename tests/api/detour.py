@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from tests.services.ports import LOOPBACK, unused_port
 
@@ -12,6 +13,9 @@ class Detour:
     def __init__(self, target: int) -> None:
         self.port = unused_port()
         self.target = target
+        #: Whether what the host says gets stuck on its way, and what is said to it; until the cut.
+        self.mute = False
+        self.deaf = False
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
 
@@ -25,8 +29,9 @@ class Detour:
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     def cut(self) -> None:
-        """Without a word to either side."""
-        for pipe in self._pipes:
+        """Without a word to either side: what was stuck is lost."""
+        self.mute = self.deaf = False
+        for pipe in tuple(self._pipes):
             pipe.cancel()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +42,9 @@ class Detour:
         try:
             there, back = await asyncio.open_connection(LOOPBACK, self.target)
             writers.append(back)
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            await asyncio.gather(
+                _pump(reader, back, lambda: self.mute), _pump(there, writer, lambda: self.deaf)
+            )
         except (OSError, asyncio.CancelledError):
             # Nobody there, or cut.
             pass
@@ -47,8 +54,12 @@ class Detour:
                 end.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stuck: Callable[[], bool]
+) -> None:
     while data := await reader.read(65536):
+        while stuck():  # noqa: ASYNC110 - looked at seldom, and set by plain code
+            await asyncio.sleep(0.01)
         writer.write(data)
         with contextlib.suppress(ConnectionError):
             await writer.drain()

@@ -10,7 +10,13 @@ import anyio.from_thread
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.api.chaos import GPUS, World
 from tests.services.postgres import PostgresServer
@@ -34,9 +40,22 @@ class Chaos(RuleBasedStateMachine):
         self.run(self.world.settle())
         self.run(self.world.check())
 
-    @rule(host=hosts, gpus=st.sets(st.integers(0, GPUS - 1), max_size=2))
-    def ask(self, host: int, gpus: set[int]) -> None:
+    @initialize(muted=st.booleans(), pause=st.sampled_from([0.0, 0.02, 0.1, 0.5]))
+    def begin(self, muted: bool, pause: float) -> None:
+        """Hypothesis leaves rules out, and without anything to do there is nothing to disturb."""
+        for host in self.world.hosts:
+            host.detour.mute = muted
+            self.run(self.world.allocate(host, [0]))
+        self.run(asyncio.sleep(pause))
+
+    @rule(
+        host=hosts,
+        gpus=st.sets(st.integers(0, GPUS - 1), max_size=2),
+        pause=st.sampled_from([0.0, 0.05, 0.2]),
+    )
+    def ask(self, host: int, gpus: set[int], pause: float) -> None:
         self.run(self.world.allocate(self.world.hosts[host], sorted(gpus)))
+        self.run(asyncio.sleep(pause))
 
     @rule(which=which)
     def give_back(self, which: int) -> None:
@@ -46,7 +65,7 @@ class Chaos(RuleBasedStateMachine):
     def call_off(self, which: int) -> None:
         self.with_one(which, self.world.call_off)
 
-    @rule(seconds=st.sampled_from([0.02, 0.1, 0.4]))
+    @rule(seconds=st.sampled_from([0.05, 0.3, 1.0]))
     def wait(self, seconds: float) -> None:
         self.run(asyncio.sleep(seconds))
 
@@ -60,12 +79,19 @@ class Chaos(RuleBasedStateMachine):
         detour.target = self.world.replicas[replica].settings["port"]
         self.cut(host)
 
-    @rule(replica=replicas)
-    def kill(self, replica: int) -> None:
-        self.world.replicas[replica].kill()
+    @rule(host=hosts)
+    def mute(self, host: int) -> None:
+        """It hears, and is not heard: what it does is told after the next cut."""
+        self.world.hosts[host].detour.mute = True
+
+    @rule(host=hosts)
+    def deafen(self, host: int) -> None:
+        self.world.hosts[host].detour.deaf = True
 
     @rule(replica=replicas)
-    def start(self, replica: int) -> None:
+    def kill(self, replica: int) -> None:
+        """It comes back at once, and needs a moment for it."""
+        self.world.replicas[replica].kill()
         self.world.replicas[replica].start()
 
     @rule(host=hosts)
