@@ -44,6 +44,17 @@ exec "$@"
 """
 
 
+def _seen(path: str) -> str:
+    """A path as it is inside."""
+    return str(_SEEN / Path(path).relative_to(_ROOT)) if Path(path).is_relative_to(_ROOT) else path
+
+
+def _import_path() -> str:
+    # An editable install names folders that are not there inside.
+    parts = [str(_SEEN / folder) for folder in ("api", "core", "graphql", "protocol", "agent", "")]
+    return os.pathsep.join([*parts, *map(_seen, os.environ.get("PYTHONPATH", "").split(":"))])
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "isolated: runs as root in namespaces of its own")
 
@@ -54,15 +65,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     if os.geteuid() != 0:
         pytest.fail("Run this as root: it makes accounts, in a mount namespace of its own.")
-    seen = os.environ.get("PYTHONPATH", "").replace(str(_ROOT), str(_SEEN))
     done = subprocess.run(
         [
             *("unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *("sh", "-c", _SCRIPT, "sh", str(_ROOT)),
-            *(sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
+            *(_seen(sys.executable), "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
             *("--no-header", "--timeout=100", pyfuncitem.nodeid),
         ],
-        env=os.environ | {INSIDE: "1", "PYTHONPATH": seen},
+        env=os.environ | {INSIDE: "1", "PYTHONPATH": _import_path()},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
