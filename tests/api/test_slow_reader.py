@@ -177,7 +177,10 @@ async def test_a_stalled_reader_does_not_hold_up_the_end_of_its_rights(server: S
         _stalled(server, stalled, _metrics(host)),
         viewing(server, stalled) as bystander,
     ):
-        await _flood(server, host, 600)
+        for _ in range(20):
+            await _flood(server, host, 600)
+            if _socket_of(server).outbox:
+                break
         assert len(_socket_of(server).outbox) == 1
         began = time.monotonic()
         await server.post("mutation { signOut { user { id } } }", token=stalled)

@@ -79,6 +79,9 @@ async def test_nothing_is_missed_or_doubled_while_writers_race(
         await start.wait()
         after = await MACHINE_LOG.current()
         seen = [after]
+        if after == total:
+            # On a busy machine the last one may come when all is over.
+            return seen
         async for change in feed.follow(after):
             seen.append(change.sequence)
             await asyncio.sleep(pause)
