@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 import uvloop
 
 from remotegpu_core.control_plane import control_plane
@@ -29,6 +30,8 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture(autouse=True)
 def no_surprises(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Whatever a library logs as an error (a traceback of an endpoint, a task that died) fails."""
+    # A test before this one may have set logging up for the whole process.
+    structlog.reset_defaults()
     yield
     said = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert not said, [record.getMessage() for record in said]
