@@ -53,12 +53,6 @@ async def enqueue(
     )
 
 
-async def waiting(machine_id: uuid.UUID) -> list[Command]:
-    """Commands of one machine that its host has not accepted, in their order."""
-    waits = Command.filter(machine_id=machine_id, state__in=list(UNACCEPTED))
-    return await waits.order_by("sequence")
-
-
 async def waiting_for(replica_id: uuid.UUID, *, limit: int = 1000) -> list[Command]:
     """Commands of hosts linked to this replica that they have not accepted, in their order.
 

@@ -223,10 +223,14 @@ class Allocations(RuleBasedStateMachine):
 
         self.run(say())
 
+    async def _unaccepted(self) -> list[Command]:
+        waits = Command.filter(machine_id=self.host.id, state__in=list(commands.UNACCEPTED))
+        return await waits.order_by("sequence")
+
     @rule(which=st.integers(0, 9))
     def host_sees(self, which: int) -> None:
         async def see() -> None:
-            command = self._pick(await commands.waiting(self.host.id), which)
+            command = self._pick(await self._unaccepted(), which)
             if command is not None:
                 await commands.mark_sent([command.id])
 
