@@ -162,7 +162,8 @@ async def _write(
         machine_id=found.machine_id if isinstance(found, Placement) else None,
         whole_machine=request.gpu_count == 0,
         gpu_count=gpu_count,
-        requirement=request.wish() | {"bound": whose.bound},
+        requirement=request.wish()
+        | {"bound": whose.bound, "unmet": None if isinstance(found, Placement) else found.unmet},
         queued=not placed,
         starts_at=starts_at,
         ends_at=request.ends_at,

@@ -77,6 +77,7 @@ async def place_queue() -> int:
             placed += await _place(allocation, found)
         else:
             kept |= found.could_serve
+            await _note_unmet(allocation, found.unmet)
     return placed
 
 
@@ -151,6 +152,15 @@ async def _look(allocation: Allocation, kept: set[uuid.UUID]) -> Placement | Ref
     user = await User.get(id=allocation.user_id)
     whose = Beneficiary(user, allocation.workspace_id, bound=wish.get("bound", True))
     return await look(whose, request, but=kept)
+
+
+async def _note_unmet(allocation: Allocation, unmet: str | None) -> None:
+    """Keep the reason with the wish, for whoever asks why it waits."""
+    wish = allocation.requirement or {}
+    if wish.get("unmet") != unmet:
+        await Allocation.filter(
+            id=allocation.id, state=AllocationState.PENDING, machine_id=None
+        ).update(requirement=wish | {"unmet": unmet})
 
 
 async def _place(allocation: Allocation, placement: Placement) -> bool:

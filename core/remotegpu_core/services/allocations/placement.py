@@ -64,6 +64,11 @@ class Refused:
     free_from: int | None = None
     could_serve: frozenset[uuid.UUID] = frozenset()
 
+    @property
+    def unmet(self) -> str | None:
+        """Why waiting alone may not help: nothing there would do even if nobody had it."""
+        return None if self.could_serve else self.reasons[0].message
+
 
 @dataclass(frozen=True, slots=True)
 class _Fit:

@@ -26,7 +26,7 @@ async def reasons_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Reason]]:
     found: dict[uuid.UUID, list[Reason]] = {}
     for row in rows:
         if row.machine_id is None:
-            found[row.id] = [_waiting(queue.index(row.id) if row.id in queue else 0)]
+            found[row.id] = [_waiting(row, queue.index(row.id) if row.id in queue else 0)]
         else:
             found[row.id] = _of(row, machines[row.machine_id], row.id in occupied, now)
     return found
@@ -56,8 +56,14 @@ def _of(allocation: Allocation, machine: Machine, occupied: bool, now: int) -> l
     return reasons or [Reason(ReasonCode.STARTING, "It starts within a moment.")]
 
 
-def _waiting(before: int) -> Reason:
+def _waiting(allocation: Allocation, before: int) -> Reason:
     queue = "it is the first in the queue" if before == 0 else f"{before} in the queue before it"
+    unmet = (allocation.requirement or {}).get("unmet")
+    if unmet is not None:
+        return Reason(
+            ReasonCode.NO_CAPACITY,
+            f"{unmet} It waits for a machine that has it; release it to ask for something else.",
+        )
     return Reason(ReasonCode.NO_CAPACITY, f"Nothing that fits is free yet; {queue}.")
 
 

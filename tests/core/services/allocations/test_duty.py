@@ -258,3 +258,21 @@ async def test_gpus_found_later_join_whoever_has_the_machine(
         None,
         *host.gpu(0, 1, 2, 3),
     }
+
+
+async def test_what_no_machine_could_serve_says_so(settings: Settings, admin: Actor) -> None:
+    host = await make_host("one", 8)
+    unmet = await get(admin, settings, requirement=any_gpus(9), wait=True)
+    [reason] = (await reasons_of([unmet.id]))[unmet.id]
+    assert "gpuCount" in reason.message
+    taken = await get(admin, settings, machine_id=host.id)
+    waits = await get(admin, settings, requirement=any_gpus(8), wait=True)
+    [reason] = (await reasons_of([waits.id]))[waits.id]
+    assert "queue" in reason.message
+    # What is so today need not be so tomorrow.
+    await make_host("two", 9)
+    await get(admin, settings, machine_id=(await Machine.get(name="two")).id)
+    await place_queue()
+    [reason] = (await reasons_of([unmet.id]))[unmet.id]
+    assert "queue" in reason.message
+    assert await state(taken) is PENDING
