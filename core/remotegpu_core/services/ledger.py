@@ -20,6 +20,12 @@ _ORDER: Final = (
     Topic.COMMANDS,
     Topic.OPERATIONS,
 )
+# Rows are locked in the order that they are sorted into.
+_NAMES: Final = ", ".join(f"'{topic}'" for topic in _ORDER)
+_LOCK_COUNTERS: Final = (
+    f"SELECT 1 FROM version WHERE name IN ({_NAMES}) "  # noqa: S608 - values of an enum
+    f"ORDER BY array_position(ARRAY[{_NAMES}], name::text) FOR UPDATE"
+)
 
 
 @contextlib.asynccontextmanager
@@ -42,8 +48,8 @@ async def ledger(machine_id: uuid.UUID | None = None) -> AsyncIterator[Machine |
 async def ledger_of_all(machine_ids: Collection[uuid.UUID]) -> AsyncIterator[None]:
     """`ledger` of several machines at once, locked in the order of their ids."""
     async with transaction() as client:
-        rows = Machine.filter(id__in=list(machine_ids)).order_by("id")
-        await rows.select_for_update().values_list("id")
+        # As rows: a list of values would lock nothing.
+        await Machine.filter(id__in=list(machine_ids)).order_by("id").select_for_update()
         await _lock_counters(client)
         yield
 
@@ -52,7 +58,4 @@ async def _lock_counters(client: BaseDBAsyncClient) -> None:
     if client.capabilities.dialect == "sqlite":
         # SQLite has locked everything by now.
         return
-    for topic in _ORDER:
-        await get_connection("default").execute_query(
-            f"SELECT 1 FROM version WHERE name = '{topic}' FOR UPDATE"  # noqa: S608 - an enum's value
-        )
+    await get_connection("default").execute_query(_LOCK_COUNTERS)
