@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tortoise.exceptions import IntegrityError
+from tortoise.expressions import F
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
@@ -79,7 +80,7 @@ async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
             lifecycle_reason=None,
             hardware_uuid=None,
             # Whatever its link still says is void.
-            epoch=machine.epoch + 1,
+            epoch=F("epoch") + 1,
         )
         if not moved:
             raise Conflict("This machine is retired already.", field="machineId")
