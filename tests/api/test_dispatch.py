@@ -110,6 +110,7 @@ async def test_what_is_not_accepted_is_sent_again_over_the_same_link(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "COMMAND_RETRY", 0.3)
+    monkeypatch.setattr(connection, "COMMAND_RETRY", 0.3)
     monkeypatch.setattr(dispatcher, "_ROUND", 0.1)
     host = await enrolled(server, await server.sign_in(), "gpu-01")
     async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
@@ -248,3 +249,20 @@ async def test_an_event_after_a_gap_waits_for_the_one_before(
         assert await acknowledged(ended[1]) == 2
         assert await acknowledged(*ended) == 4
     assert (await state(one), await state(two)) == (CommandState.SUCCEEDED, CommandState.FAILED)
+
+
+async def test_a_host_with_much_to_do_stands_before_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "BATCH", 8)
+    admin = await server.sign_in()
+    busy, other = [await enrolled(server, admin, name) for name in ("busy", "other")]
+    async with (
+        busy.connected(opening=busy.opening(journal=(JOURNAL, 0))) as busy_link,
+        other.connected(opening=other.opening(journal=("journal-2", 0))) as other_link,
+    ):
+        await queue(busy, *(f"a{n}" for n in range(COMMAND_WINDOW + 20)))
+        await busy_link.commands(COMMAND_WINDOW)
+        # More than a batch of the busy one's wait, none of them accepted.
+        [one] = await queue(other, "one")
+        assert [command.id for command in await other_link.commands(1)] == [one]

@@ -31,7 +31,7 @@ from remotegpu_protocol.errors import (
 )
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.keys import verify_enroll, verify_hello
-from remotegpu_protocol.limits import CLOCK_SKEW_TOLERANCE
+from remotegpu_protocol.limits import CLOCK_SKEW_TOLERANCE, COMMAND_RETRY, COMMAND_WINDOW
 from remotegpu_protocol.messages import Enroll, Error, FromAgent, Heartbeat, Hello
 from remotegpu_protocol.metrics import Metrics
 from remotegpu_protocol.server_link import ServerLink, ServerState
@@ -323,6 +323,14 @@ class AgentConnection:
         if outlet is None or self.is_superseded or isinstance(frame, str):
             return True
         return self._writer.sample(outlet, self.link.corrected(metrics.sampled_at), frame)
+
+    def underway(self, now: float) -> list[uuid.UUID]:
+        """Commands that were sent, have no answer yet, and are not to be sent again so soon."""
+        return [id_ for id_, at in self.sent.items() if now - at < COMMAND_RETRY]
+
+    def has_room(self, now: float) -> bool:
+        """Whether the agent may be sent a command now: another one, or one of before again."""
+        return len(self.underway(now)) < COMMAND_WINDOW
 
     async def command(self, command: Command) -> None:
         """Hand a command over.

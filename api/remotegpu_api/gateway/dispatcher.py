@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 #: Seconds between two looks when nothing moves: for what is to be sent again, or ran out.
 _ROUND: Final = 5.0
+#: Commands that are on their way at a time over all links of this process.
+_UNDERWAY: Final = 10_000
 
 
 class Dispatcher:
@@ -90,9 +92,19 @@ class Dispatcher:
             await self._plane.bus.nudge("commands")
 
     async def _send_all(self) -> None:
-        found = await commands.waiting_for(self._plane.replica_id)
-        epochs = await commands.epochs_of({command.machine_id for command in found})
+        while await self._send_some():
+            pass
+
+    async def _send_some(self) -> bool:
+        """One batch; whether there may be more that can go out now."""
+        # What is on its way must not stand before the rest, nor a host that has all it may have.
         now = time.monotonic()
+        full = [id_ for id_, link in self._links.items() if not link.has_room(now)]
+        underway = [id_ for link in self._links.values() for id_ in link.underway(now)]
+        if len(underway) >= _UNDERWAY:
+            return False
+        found = await commands.waiting_for(self._plane.replica_id, full=full, underway=underway)
+        epochs = await commands.epochs_of({command.machine_id for command in found})
         due: list[tuple[AgentConnection, Command]] = []
         for command in found:
             connection = self._links.get(command.machine_id)
@@ -110,7 +122,7 @@ class Dispatcher:
                 sent[command.id] = now
                 due.append((connection, command))
         if not due:
-            return
+            return False
         try:
             alive = await commands.mark_sent([command.id for _, command in due])
         except DATABASE_ERRORS:
@@ -122,6 +134,7 @@ class Dispatcher:
                 await self._send(connection, command)
             else:
                 connection.sent.pop(command.id, None)
+        return len(found) == commands.BATCH
 
     async def _send(self, connection: "AgentConnection", command: Command) -> None:
         message = wire.Command(

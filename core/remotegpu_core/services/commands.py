@@ -17,6 +17,8 @@ from remotegpu_protocol.kinds import KINDS, CommandKind, pack_arguments, read_re
 
 #: States in which a command is still the outbox's business: not in the host's journal for sure.
 UNACCEPTED: Final = (CommandState.QUEUED, CommandState.SENT)
+#: Commands that are read at once.
+BATCH: Final = 1000
 #: States in which the host still has something to do.
 OPEN: Final = tuple(state for state in CommandState if state not in FINAL)
 
@@ -53,21 +55,29 @@ async def enqueue(
     )
 
 
-async def waiting_for(replica_id: uuid.UUID, *, limit: int = 1000) -> list[Command]:
-    """Commands of hosts linked to this replica that they have not accepted, in their order.
+async def waiting_for(
+    replica_id: uuid.UUID,
+    *,
+    full: Collection[uuid.UUID] = (),
+    underway: Collection[uuid.UUID] = (),
+) -> list[Command]:
+    """Up to BATCH commands of hosts linked to this replica that they have not accepted, in order.
 
-    Hosts that are held get none.
+    Hosts that are held get none, nor those without a journal, nor the machines in `full`; the
+    commands in `underway` are left out.
     """
-    return (
-        await Command.filter(
-            state__in=list(UNACCEPTED),
-            machine__replica_id=replica_id,
-            machine__presence=Presence.ONLINE,
-            machine__command_hold=None,
-        )
-        .order_by("sequence")
-        .limit(limit)
+    query = Command.filter(
+        state__in=list(UNACCEPTED),
+        machine__replica_id=replica_id,
+        machine__presence=Presence.ONLINE,
+        machine__command_hold=None,
+        machine__journal_id__not_isnull=True,
     )
+    if full:
+        query = query.exclude(machine_id__in=list(full))
+    if underway:
+        query = query.exclude(id__in=list(underway))
+    return await query.order_by("sequence").limit(BATCH)
 
 
 async def epochs_of(machine_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:

@@ -242,12 +242,17 @@ async def test_the_outbox_is_read_in_order_and_for_links_of_this_replica() -> No
     held, _ = await make_online()
     elsewhere, _ = await make_online()
     await connect(elsewhere.id, uuid.uuid4(), agent_version="1", boot_id="boot-1")
-    for machine in (here, held, elsewhere, here):
+    without, _ = await make_online()
+    for machine in (here, held, elsewhere, without, here):
         await queue(machine)
+    await Machine.exclude(id=without.id).update(journal_id="j1")
     await Machine.filter(id=held.id).update(command_hold="look")
     found = await commands.waiting_for(REPLICA)
     assert [row.machine_id for row in found] == [here.id, here.id]
     assert found[0].sequence < found[1].sequence
+    assert await commands.waiting_for(REPLICA, full=[here.id]) == []
+    [last] = await commands.waiting_for(REPLICA, underway=[found[0].id])
+    assert last.id == found[1].id
     command = found[0]
     await commands.mark_sent([command.id])
     await Command.filter(id=command.id).update(cancel_requested_at=now_ms())
