@@ -265,8 +265,7 @@ class AgentConnection:
         self.machine_id, self.machine_name = machine.id, machine.name
         self.epoch = connected.epoch
         await journals.meet(
-            machine.id,
-            self.epoch,
+            connected.machine,
             journal_id=hello.journal_id,
             last_sequence=hello.last_sequence,
         )

@@ -26,19 +26,23 @@ BEHIND: Final = (
 _LOST: Final = ("JOURNAL_LOST", "The host lost its record of this, and nobody can tell its end.")
 
 
-async def meet(
-    machine_id: uuid.UUID, epoch: int, *, journal_id: str | None, last_sequence: int | None
-) -> None:
+async def meet(connected: Machine, *, journal_id: str | None, last_sequence: int | None) -> None:
     """Compare the journal that a connection's hello named with the one that is known.
 
-    Before the first command is sent over the connection. An agent without a journal is asked for
-    nothing; what was sent to one that lost its journal altogether is lost too.
+    `connected` is the machine as its connection found it, before the first command is sent over it.
+    An agent without a journal is asked for nothing; what was sent to one that lost its journal
+    altogether is lost too.
     """
+    last = last_sequence or 0
+    if journal_id is None or _fits(connected, journal_id, last):
+        # As nearly always: a fleet that comes back at once need not queue for the ledger.
+        return
+    machine_id = connected.id
     async with ledger(machine_id) as machine:
-        if machine is None or machine.epoch != epoch:
+        if machine is None or machine.epoch != connected.epoch:
             return
-        known, last = machine.journal_id, last_sequence or 0
-        if journal_id is None or (known == journal_id and last >= machine.event_sequence):
+        known = machine.journal_id
+        if _fits(machine, journal_id, last):
             return
         if known:
             reason = BEHIND if known == journal_id else UNKNOWN
@@ -48,6 +52,10 @@ async def meet(
             await Machine.filter(id=machine_id).update(journal_id=journal_id, event_sequence=0)
         if known is not None:
             await _lose(machine_id)
+
+
+def _fits(machine: Machine, journal_id: str, last_sequence: int) -> bool:
+    return machine.journal_id == journal_id and last_sequence >= machine.event_sequence
 
 
 async def _lose(machine_id: uuid.UUID) -> None:

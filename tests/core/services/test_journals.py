@@ -17,7 +17,7 @@ async def meet(machine: Machine, journal: str | None, last: int | None) -> Machi
     """Connect with this journal, as the gateway does."""
     connected = await connect(machine.id, REPLICA, agent_version="1", boot_id="boot-1")
     assert connected is not None
-    await journals.meet(machine.id, connected.epoch, journal_id=journal, last_sequence=last)
+    await journals.meet(connected.machine, journal_id=journal, last_sequence=last)
     return await Machine.get(id=machine.id)
 
 
@@ -81,8 +81,20 @@ async def test_an_agent_without_a_journal_changes_nothing() -> None:
 
 
 async def test_an_older_connection_changes_nothing() -> None:
-    machine, epoch = await make_online()
-    await meet(machine, "j1", 0)
-    await journals.meet(machine.id, epoch, journal_id="j2", last_sequence=0)
+    older, _ = await make_online()
+    machine = await meet(older, "j1", 0)
+    assert machine.epoch > older.epoch
+    await journals.meet(older, journal_id="j2", last_sequence=0)
     machine = await Machine.get(id=machine.id)
     assert (machine.journal_id, machine.command_hold) == ("j1", None)
+
+
+async def test_a_journal_that_fits_needs_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, _ = await make_online()
+    await meet(machine, "j1", 0)
+
+    def refuse(_machine_id: object) -> None:
+        raise AssertionError("a fleet that comes back would queue here")
+
+    monkeypatch.setattr(journals, "ledger", refuse)
+    assert (await meet(machine, "j1", 4)).command_hold is None
