@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from remotegpu_core.actor import Actor, Scope
@@ -17,7 +16,7 @@ from remotegpu_core.services.allocations.capacity import read_hosts
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, RESERVE_STEP, STEPS, begin
 from remotegpu_core.services.allocations.log import EventKind, record_event
 from remotegpu_core.services.allocations.placement import Placement, Refused, place
-from remotegpu_core.services.allocations.reason import Reason, ReasonCode
+from remotegpu_core.services.allocations.reason import Reason, ReasonCode, moment
 from remotegpu_core.services.allocations.request import AllocateRequest, check_request
 from remotegpu_core.services.idempotency import Call, Made
 from remotegpu_core.services.ledger import ledger
@@ -213,9 +212,8 @@ async def _check_gpus(request: AllocateRequest) -> None:
 def _told(refused: Refused) -> str:
     why = " ".join(reason.message for reason in refused.reasons)
     if refused.free_from is not None:
-        moment = datetime.fromtimestamp(refused.free_from // 1000, UTC)
         return (
-            f"{why} As things are booked it is free from {moment:%Y-%m-%dT%H:%M:%SZ}: start then, "
+            f"{why} As things are booked it is free from {moment(refused.free_from)}: start then, "
             "ask for less, or wait for a place with wait: true."
         )
     return f"{why} Ask for another machine or time, or wait for a place with wait: true."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from remotegpu_core.services.allocations.reason import Reason, ReasonCode
+from remotegpu_core.services.allocations.reason import Reason, ReasonCode, moment
 from remotegpu_core.services.allocations.request import AllocateRequest, Requirement
 
 #: A moment that does not come: nobody knows when it is free.
@@ -103,7 +103,7 @@ def place(
     if fits:
         earliest = min(fit.from_ for fit in fits)
         known = earliest if earliest < request.ends_at else None
-        return Refused((_taken(request),), known, could_serve)
+        return Refused((_taken(request, earliest),), known, could_serve)
     if request.machine_id is not None and hosts:
         reasons = hosts[0].obstacles or (_unusable(),)
         return Refused(reasons, None, could_serve)
@@ -154,10 +154,15 @@ def _as(needed: Requirement, slot: Slot) -> bool:
     )
 
 
-def _taken(request: AllocateRequest) -> Reason:
+def _taken(request: AllocateRequest, earliest: int) -> Reason:
     what = "this machine" if request.gpu_ids is None else "one of these GPUs"
     if request.machine_id is None:
         what = "every machine that fits"
+    if request.ends_at <= earliest < NEVER:
+        # What comes after the end that is asked for was not looked at.
+        return Reason(
+            ReasonCode.NO_CAPACITY, f"Somebody has {what} until {moment(earliest)} at least."
+        )
     return Reason(ReasonCode.NO_CAPACITY, f"Somebody has {what} for that time, or part of it.")
 
 

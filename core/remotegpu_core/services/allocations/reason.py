@@ -1,6 +1,7 @@
 """Why an allocation cannot start, or has not started yet."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 
@@ -25,3 +26,8 @@ class Reason:
 
     code: ReasonCode
     message: str
+
+
+def moment(at: int) -> str:
+    """A time (milliseconds since the Unix epoch) as messages say it."""
+    return f"{datetime.fromtimestamp(at // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

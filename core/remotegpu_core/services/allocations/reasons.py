@@ -2,13 +2,12 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import cast
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Allocation, Booking, Machine, Occupancy
 from remotegpu_core.services.allocations.capacity import absences, obstacles
-from remotegpu_core.services.allocations.reason import Reason, ReasonCode
+from remotegpu_core.services.allocations.reason import Reason, ReasonCode, moment
 from remotegpu_core.states import AllocationState
 
 
@@ -34,8 +33,7 @@ async def reasons_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Reason]]:
 
 def _of(allocation: Allocation, machine: Machine, occupied: bool, now: int) -> list[Reason]:
     if allocation.starts_at > now:
-        moment = datetime.fromtimestamp(allocation.starts_at // 1000, UTC)
-        return [Reason(ReasonCode.STARTS_LATER, f"It starts at {moment:%Y-%m-%dT%H:%M:%SZ}.")]
+        return [Reason(ReasonCode.STARTS_LATER, f"It starts at {moment(allocation.starts_at)}.")]
     if allocation.generation:
         return [
             Reason(ReasonCode.STARTING, "The host is being told, and has not answered yet."),

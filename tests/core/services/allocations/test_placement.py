@@ -122,3 +122,17 @@ def test_whatever_is_placed_fits_and_is_free(
         return
     assert len(set(found.gpu_ids)) == count
     assert set(found.gpu_ids) <= {s.gpu_id for s in free[found.machine_id]}
+
+
+def test_until_when_it_is_taken_at_least() -> None:
+    """Beyond the end that is asked for nobody looked: neither free from then, nor unknown."""
+    longer = host(1, slot(0, free_from=90_000_000), free_from=90_000_000)
+    found = place([longer], gpus(1), BEGIN, now=True)
+    assert isinstance(found, Refused)
+    assert found.free_from is None
+    assert "until 1970-01-02T01:00:00Z at least" in found.reasons[0].message
+    # Overdue: not even the holder's own end says when.
+    overdue = host(1, slot(0, free_from=BEGIN, occupied=True), occupied=True)
+    found = place([overdue], gpus(1), BEGIN, now=True)
+    assert isinstance(found, Refused)
+    assert "until" not in found.reasons[0].message
