@@ -127,6 +127,10 @@ class Allocations(RuleBasedStateMachine):
         if gpus:
             values["gpu_ids"] = self.host.gpu(*gpus)
         surely, perhaps = await self._taken(wanted, begin, begin + length * MINUTE, not delay)
+        if not gpus:
+            # Whoever still has a card that was pulled out since is on the machine all the same.
+            every = frozenset(range(MAX_GPUS))
+            _, perhaps = await self._taken(every, begin, begin + length * MINUTE, not delay)
         usable = (await Machine.get(id=self.host.id)).lifecycle is Lifecycle.IN_SERVICE
         try:
             row = await get(self.admin, self.settings, self.host, length=length * MINUTE, **values)
@@ -146,7 +150,8 @@ class Allocations(RuleBasedStateMachine):
         handed = {
             row.gpu_id for row in await Occupancy.filter(closed_at=None) if row.gpu_id is not None
         }
-        in_hands = now and any(self.host.gpus[index].id in handed for index in gpus)
+        here = [index for index in gpus if index < len(self.host.gpus)]
+        in_hands = now and any(self.host.gpus[index].id in handed for index in here)
         surely = any(p.begin + MARGIN < end and begin + MARGIN < p.end for p in promises)
         perhaps = any(p.begin - MARGIN < end and begin - MARGIN < p.end for p in promises)
         return surely or in_hands, perhaps or in_hands
