@@ -59,10 +59,16 @@ EVENT = "an event is applied"
 #: Commands, cancels and acknowledgements go out with it.
 FLUSH = "frames are written"
 
-#: Each moment that there is.
+#: The moments that come once in the life of a host: its journal becomes known.
+MEETING = ["before commit of meet", "after commit of meet"]
+
+#: Each other moment that there is.
 MOMENTS = [
     f"{when} {what}"
-    for what in (*(f"commit of {place}" for place in sorted(PLACES)), SEND, CANCEL, EVENT, FLUSH)
+    for what in (
+        *(f"commit of {place}" for place in sorted(PLACES - {"meet"})),
+        *(SEND, CANCEL, EVENT, FLUSH),
+    )
     for when in ("before", "after")
 ]
 

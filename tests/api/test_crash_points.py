@@ -25,7 +25,7 @@ from remotegpu_core.models import (
 )
 from remotegpu_core.settings import load_settings
 from remotegpu_core.states import FINAL, AllocationState, CommandState
-from tests.api.doomed import MOMENTS, Life, lived
+from tests.api.doomed import MEETING, MOMENTS, Life, lived
 from tests.api.effects import EffectHost
 from tests.api.plane import ADMIN_PASSWORD, Backend, lay_out
 from tests.core.people import HOUR
@@ -115,6 +115,8 @@ async def deaths(backend: Backend, tmp_path: Path) -> AsyncIterator[Deaths]:
 
 async def die_of_everything(deaths: Deaths, *, most: int) -> None:
     """At each moment, the first time that it comes, the second, and so on until it does not."""
+    for moment in MEETING:
+        assert await deaths.one(moment), f"there is no moment {moment}"
     for moment in MOMENTS:
         for time in range(1, most + 1):
             if not await deaths.one(moment, time):
@@ -126,7 +128,7 @@ async def die_of_everything(deaths: Deaths, *, most: int) -> None:
 
 async def test_killed_at_each_kind_of_moment(deaths: Deaths) -> None:
     await die_of_everything(deaths, most=1)
-    assert deaths.died == len(MOMENTS)
+    assert deaths.died == len(MEETING) + len(MOMENTS)
 
 
 @pytest.mark.soak

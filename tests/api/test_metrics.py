@@ -283,13 +283,14 @@ async def test_what_is_away_is_said_and_the_rest_goes_on(
             async with host.connected() as link:
                 await link.send_inventory(inventory("GPU-0"))
                 assert len((await told(server, host, link, sample(gpus=1))).of(UTIL)) == 1
-                postgres.stop()
+                # Beside the server's loop, which would not hear its agents meanwhile.
+                await asyncio.to_thread(postgres.stop)
                 found = await scrape(server)
                 assert found.value("remotegpu_dependency_up", dependency="database") == 0
                 # Names are remembered, presence is not known.
                 assert found.value(UTIL, machine="gpu-01") == 50.0
                 assert found.of("remotegpu_machine_presence") == []
-                postgres.start()
+                await asyncio.to_thread(postgres.start)
                 private_redis.kill()
                 found = await scrape(server)
                 assert found.value("remotegpu_dependency_up", dependency="bus") == 0

@@ -38,7 +38,8 @@ async def test_killed_in_the_middle_of_a_command(
             found: dict[str, object] = json.loads((await call("status", *where, "--json")).out)
             return found
 
-        while not (status := await shown())["commands"]:
+        # The file that `status` reads is written now and then, not with every change.
+        while not (status := await shown())["commands"] or status["commands"]["running"]:
             await commander.settle(0.1)
         assert status["commands"] == {
             "allowed": [
