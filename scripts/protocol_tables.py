@@ -65,18 +65,13 @@ def tables() -> dict[str, Table]:
                 raise TypeError(f"Expected message structs, got {message!r}.")
             found[str(info.tag)] = _fields(info)
             for inner in _inner(info):
-                kind = inner.cls.__name__
-                found[kind] = (
-                    _fields(inner)
-                    if isinstance(inner, inspect.StructType)
-                    else Table(("value",), tuple((f"`{m.value}`",) for m in inner.cls))
-                )
+                found[inner.cls.__name__] = _any(inner)
     for command in KINDS.values():
         for shape in (command.arguments, command.result):
             info = inspect.type_info(shape)
             if isinstance(info, inspect.StructType) and info.fields:
                 found[shape.__name__] = _fields(info)
-                found |= {i.cls.__name__: _fields(i) for i in _inner_structs(info)}
+                found |= {inner.cls.__name__: _any(inner) for inner in _inner(info)}
     found["command kinds"] = Table(
         ("kind", "arguments", "result"),
         tuple((f"`{k.name}`", _link(k.arguments), _link(k.result)) for k in KINDS.values()),
@@ -135,6 +130,12 @@ def missing_prose(page: str) -> list[str]:
         for cells in _cells(match["body"])
         if not cells[-1]
     ]
+
+
+def _any(info: inspect.StructType | inspect.EnumType) -> Table:
+    if isinstance(info, inspect.StructType):
+        return _fields(info)
+    return Table(("value",), tuple((f"`{member.value}`",) for member in info.cls))
 
 
 def _fields(info: inspect.StructType) -> Table:
@@ -220,10 +221,6 @@ def _inner(info: inspect.StructType) -> Iterator[inspect.StructType | inspect.En
             yield kind
         if isinstance(kind, inspect.StructType):
             yield from _inner(kind)
-
-
-def _inner_structs(info: inspect.StructType) -> Iterator[inspect.StructType]:
-    return (kind for kind in _inner(info) if isinstance(kind, inspect.StructType))
 
 
 def _link(shape: type[Struct]) -> str:

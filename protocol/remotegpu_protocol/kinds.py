@@ -9,7 +9,16 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from remotegpu_protocol.errors import InvalidMessage, UnknownCommand
+from remotegpu_protocol.datasets import (
+    MAX_PATH,
+    MOUNT_ID,
+    MOUNT_PATH,
+    SourceKind,
+    check_endpoint,
+    check_location,
+    check_mount_path,
+)
+from remotegpu_protocol.errors import InvalidMessage, InvalidValue, UnknownCommand
 from remotegpu_protocol.grammar import ACCOUNT_NAME, clean_text, shorten
 from remotegpu_protocol.limits import (
     MAX_ARGUMENT_BYTES,
@@ -18,12 +27,13 @@ from remotegpu_protocol.limits import (
     MAX_SSH_KEYS,
     MAX_SURFACES,
 )
-from remotegpu_protocol.values import Count, Identifier, LongText, Text, Timestamp
+from remotegpu_protocol.values import PRINTABLE, Count, Identifier, LongText, Text, Timestamp
 
 #: One that the control plane names after the allocation: see `grammar.ACCOUNT_NAME`.
 AccountName = Annotated[str, Meta(max_length=15, pattern=ACCOUNT_NAME.pattern)]
 #: A line of `authorized_keys`: type and base64 (see `ssh_keys`).
 KeyLine = Annotated[str, Meta(max_length=4096, pattern=r"^[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")]
+MountId = Annotated[str, Meta(max_length=64, pattern=MOUNT_ID.pattern)]
 KeyLines = Annotated[list[KeyLine], Meta(max_length=MAX_SSH_KEYS)]
 
 
@@ -63,6 +73,42 @@ class AccountKeys(Struct, frozen=True, forbid_unknown_fields=True):
     allocation_id: Identifier
     account: AccountName
     keys: KeyLines
+
+
+class DatasetMount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The allocation's account sees the data set at `path` from now on.
+
+    `location` is of the form that its kind has, `endpoint` of S3 only (see `datasets`); without one
+    it is Amazon's. Credentials are the host's own: none travel.
+    """
+
+    mount_id: MountId
+    allocation_id: Identifier
+    account: AccountName
+    kind: SourceKind
+    location: Annotated[str, Meta(min_length=1, max_length=MAX_PATH, pattern=PRINTABLE)]
+    path: Annotated[str, Meta(max_length=MAX_PATH, pattern=MOUNT_PATH.pattern)]
+    read_only: bool
+    endpoint: Annotated[str, Meta(max_length=MAX_PATH, pattern=PRINTABLE)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidValue: outside the grammar of `datasets`, made here or read."""
+        check_mount_path(self.path)
+        if check_location(self.kind, self.location) != self.location:
+            raise InvalidValue("The location of a bucket has no slash at its end here.")
+        if self.endpoint is None:
+            return
+        if self.kind is not SourceKind.S3:
+            raise InvalidValue(f"{self.kind} has no endpoint.")
+        if check_endpoint(self.endpoint) != self.endpoint:
+            raise InvalidValue("An endpoint has no slash at its end here.")
+
+
+class DatasetUnmount(Struct, frozen=True, forbid_unknown_fields=True):
+    """The mount is over, whoever uses it."""
+
+    mount_id: MountId
+    allocation_id: Identifier
 
 
 class CleanedSurface(Struct, frozen=True, omit_defaults=True):
@@ -105,8 +151,15 @@ ALLOCATION_UPDATE: Final = CommandKind("allocation.update", AllocationUpdate)
 ACCOUNT_KEYS: Final = CommandKind("account.keys", AccountKeys)
 ALLOCATION_END: Final = CommandKind("allocation.end", AllocationEnd, CleaningReport)
 
+DATASET_MOUNT: Final = CommandKind("dataset.mount", DatasetMount)
+DATASET_UNMOUNT: Final = CommandKind("dataset.unmount", DatasetUnmount)
+
 KINDS: Final[dict[str, CommandKind]] = {
-    kind.name: kind for kind in (ALLOCATION_START, ALLOCATION_UPDATE, ALLOCATION_END, ACCOUNT_KEYS)
+    kind.name: kind
+    for kind in (
+        *(ALLOCATION_START, ALLOCATION_UPDATE, ALLOCATION_END, ACCOUNT_KEYS),
+        *(DATASET_MOUNT, DATASET_UNMOUNT),
+    )
 }
 
 _encoder: Final = msgspec.msgpack.Encoder()

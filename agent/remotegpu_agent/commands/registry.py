@@ -16,7 +16,9 @@ from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.commands.simulation import (
     SimulatedEnd,
     SimulatedKeys,
+    SimulatedMount,
     SimulatedStart,
+    SimulatedUnmount,
     SimulatedUpdate,
 )
 from remotegpu_agent.reclaim.handler import Reclaim
@@ -40,6 +42,8 @@ def make_handlers(
             SimulatedUpdate(store, disk),
             SimulatedEnd(store, disk),
             SimulatedKeys(),
+            SimulatedMount(),
+            SimulatedUnmount(),
         ]
         if simulated
         else [

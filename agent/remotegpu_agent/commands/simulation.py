@@ -11,12 +11,16 @@ from remotegpu_agent.commands.handler import NOT_DONE, Handler, LookedUp, Report
 from remotegpu_agent.commands.records import Progress
 from remotegpu_protocol.kinds import (
     ACCOUNT_KEYS,
+    DATASET_MOUNT,
+    DATASET_UNMOUNT,
     AccountKeys,
     AllocationEnd,
     AllocationStart,
     AllocationUpdate,
     CleanedSurface,
     CleaningReport,
+    DatasetMount,
+    DatasetUnmount,
     Nothing,
 )
 
@@ -30,6 +34,7 @@ _UPDATE: Final = ("changing what the account may use",)
 SURFACES: Final = (
     ("processes", "ended"),
     ("containers", "removed"),
+    ("data sets", "unmounted"),
     ("GPU memory", "cleared"),
     ("shared memory", "removed"),
     ("home directory", "removed"),
@@ -69,6 +74,28 @@ class SimulatedKeys(Handler[AccountKeys]):
         return Nothing()
 
     async def look_up(self, arguments: AccountKeys) -> LookedUp:
+        return NOT_DONE
+
+
+class SimulatedMount(Handler[DatasetMount]):
+    kind = DATASET_MOUNT
+
+    async def run(self, arguments: DatasetMount, report: Report) -> Nothing:
+        await _pretend(("looking for the source", "mounting"), report)
+        return Nothing()
+
+    async def look_up(self, arguments: DatasetMount) -> LookedUp:
+        return NOT_DONE
+
+
+class SimulatedUnmount(Handler[DatasetUnmount]):
+    kind = DATASET_UNMOUNT
+
+    async def run(self, arguments: DatasetUnmount, report: Report) -> Nothing:
+        await _pretend(("unmounting",), report)
+        return Nothing()
+
+    async def look_up(self, arguments: DatasetUnmount) -> LookedUp:
         return NOT_DONE
 
 

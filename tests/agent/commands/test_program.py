@@ -45,6 +45,7 @@ async def test_killed_in_the_middle_of_a_command(
             "allowed": [
                 *("account.keys", "allocation.end"),
                 *("allocation.start", "allocation.update"),
+                *("dataset.mount", "dataset.unmount"),
             ],
             "waiting": 0,
             "running": 0,
@@ -52,4 +53,4 @@ async def test_killed_in_the_middle_of_a_command(
             "trouble": None,
         }
         text = (await call("status", *where)).out
-        assert "allocation.start, allocation.update allowed; 0 running" in text
+        assert "dataset.mount, dataset.unmount allowed; 0 running" in text
