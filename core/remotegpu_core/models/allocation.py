@@ -16,7 +16,8 @@ class Allocation(Model):
     """A user's right to a machine, or to GPUs of it, for a time: [starts_at, ends_at).
 
     `machine` is null while it waits for one. `generation` grows with every change that the host
-    must follow; a host refuses commands of an older one.
+    must follow; a host refuses commands of an older one. One that has a generation ends only with
+    a receipt, whatever the code does (a trigger).
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
@@ -57,6 +58,9 @@ class Allocation(Model):
     #: Why it failed.
     error_code = fields.CharField(max_length=64, null=True)
     error_message = fields.CharField(max_length=2000, null=True)
+    #: Why its account's keys on the host are not its user's, while they are not.
+    keys_error_code = fields.CharField(max_length=64, null=True)
+    keys_error_message = fields.CharField(max_length=2000, null=True)
 
     class Meta(Model.Meta):
         table = "allocation"
@@ -68,7 +72,7 @@ class Booking(Model):
 
     No two that are `held` overlap on one resource: an exclusion constraint on PostgreSQL, triggers
     on SQLite. `resource_id` is the GPU's id, or the machine's. A whole machine books itself and
-    each of its GPUs.
+    each of its GPUs. What is occupied stays held (a trigger), and what is held is not available.
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
@@ -100,7 +104,8 @@ class CleaningReceipt(Model):
 
     `verified` is false for one that an admin wrote by overriding; then `overridden_by` and
     `reason` say who and why. `items` are dicts of surface, action, found, removed, verified and
-    detail. `simulated` receipts are of simulated hosts.
+    detail. `simulated` receipts are of simulated hosts. One without either proof or reason is
+    refused, and none changes afterwards (triggers).
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
@@ -126,7 +131,7 @@ class Occupancy(Model):
     """A resource that is in somebody's hands, from activation to the receipt.
 
     At most one is open on a resource (a partial unique index), and one is closed only with a
-    receipt (a CHECK, a foreign key), whatever the code does.
+    receipt of its own allocation (a CHECK, a foreign key, a trigger), whatever the code does.
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)

@@ -54,6 +54,8 @@ class AllocationChangeKind(StrEnum):
     STARTED = EventKind.STARTED
     EXTENDED = EventKind.EXTENDED
     GPUS_CHANGED = EventKind.GPUS_CHANGED
+    KEYS_FAILED = EventKind.KEYS_FAILED
+    KEYS_REPLACED = EventKind.KEYS_REPLACED
     ENDING_SOON = EventKind.ENDING_SOON
     RECLAIMING = EventKind.RECLAIMING
     RELEASED = EventKind.RELEASED
@@ -70,6 +72,9 @@ graph_enum(
         "STARTED": "It is its user's from now on.",
         "EXTENDED": "It ends at another time.",
         "GPUS_CHANGED": "GPUs were found in its machine, or went away.",
+        "KEYS_FAILED": "Its host could not give its account its user's SSH keys; sshKeysError says "
+        "why.",
+        "KEYS_REPLACED": "It has its user's SSH keys again, after that had failed.",
         "ENDING_SOON": "It ends within a day, an hour or ten minutes; extend it, or save your work.",
         "RECLAIMING": "It is over, and its host takes back what it had.",
         "RELEASED": "What it held is free.",

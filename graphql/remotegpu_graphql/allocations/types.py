@@ -64,6 +64,11 @@ class Allocation(Node):
     )
     released_at: DateTime | None = strawberry.field(description="When what it held was free.")
     error: Failure | None = strawberry.field(description="Why it failed.")
+    ssh_keys_error: Failure | None = strawberry.field(
+        description="Why its account on the host has not its user's SSH keys as they are now: one "
+        "that was added may be missing, one that was removed may still let somebody in. Null while "
+        "all is well; resetSshKeys tries again."
+    )
 
     @strawberry.field(
         description="The machine; null while it waits for one, and when you may not see it."
@@ -129,6 +134,7 @@ class Allocation(Node):
             ended_at=_at(row.ended_at),
             released_at=_at(row.released_at),
             error=Failure.of(row.error_code, row.error_message),
+            ssh_keys_error=Failure.of(row.keys_error_code, row.keys_error_message),
         )
 
 

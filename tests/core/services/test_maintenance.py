@@ -133,10 +133,10 @@ async def test_what_somebody_has_is_not_retired(admin: Actor) -> None:
     )
     with pytest.raises(Conflict, match="booked"):
         await maintenance.retire(admin, machine.id)
-    await Booking.filter(id=booking.id).update(held=False)
     await Occupancy.create(
         allocation=allocation, machine=machine, resource_id=machine.id, opened_at=now
     )
+    await Booking.filter(id=booking.id).update(starts_at=now - HOUR, ends_at=now)
     with pytest.raises(Conflict, match="has this machine"):
         await maintenance.retire(admin, machine.id)
     assert (await Machine.get(id=machine.id)).lifecycle is IN_SERVICE

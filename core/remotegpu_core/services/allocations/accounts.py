@@ -8,19 +8,26 @@ from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 from remotegpu_core.actor import Actor
+from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import Conflict
 from remotegpu_core.models import Allocation, Machine, Operation, SshKey
 from remotegpu_core.services import audit, commands, idempotency, operations
 from remotegpu_core.services.allocations.beneficiary import manageable
+from remotegpu_core.services.allocations.log import EventKind, record_event
 from remotegpu_core.services.allocations.reading import lock_allocation
 from remotegpu_core.services.idempotency import Made
 from remotegpu_core.services.ledger import ledger_of_all
 from remotegpu_core.states import AllocationState
+from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.kinds import ACCOUNT_KEYS, AccountKeys
 
 #: The kind of operation, and its step.
 RESET_KEYS: Final = "resetSshKeys"
 KEYS_STEP: Final = "keys"
+
+#: Milliseconds: however long a host is away and an allocation is extended meanwhile, a key that was
+#: removed must not stay. The end of the allocation comes behind it, in order.
+KEYS_WITHIN: Final = 10 * 366 * 86_400_000
 
 _HAVING: Final = (AllocationState.PENDING, AllocationState.ACTIVE)
 
@@ -105,6 +112,19 @@ async def reset_keys(
     return allocation, await Operation.get(id=operation.id)
 
 
+async def note_keys(allocation: Allocation, error: tuple[str, str] | None) -> None:
+    """What its host says of its keys, within a `ledger`. `error`: why they are not its user's, code
+    and message."""
+    if allocation.state not in _HAVING:
+        return
+    if error is None and allocation.keys_error_code is None:
+        return
+    allocation.keys_error_code = error[0] if error else None
+    allocation.keys_error_message = clean_text(error[1], 2000) if error else None
+    await allocation.save(update_fields=["keys_error_code", "keys_error_message"])
+    await record_event(allocation.id, EventKind.KEYS_FAILED if error else EventKind.KEYS_REPLACED)
+
+
 async def _having(user_id: uuid.UUID) -> list[Allocation]:
     """A user's allocations that their host was told of."""
     rows = Allocation.filter(user_id=user_id, state__in=list(_HAVING), generation__gt=0)
@@ -125,7 +145,7 @@ async def _enqueue(allocation: Allocation, keys: list[str], operation_id: uuid.U
         ACCOUNT_KEYS,
         AccountKeys(str(allocation.id), account_name(allocation.id), keys),
         machine_id=allocation.machine_id,
-        deadline=allocation.ends_at,
+        deadline=now_ms() + KEYS_WITHIN,
         allocation_id=allocation.id,
         generation=allocation.generation,
         operation_id=operation_id,

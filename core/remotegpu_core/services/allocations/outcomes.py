@@ -14,7 +14,7 @@ import structlog
 from remotegpu_core.models import Allocation, Command, Machine, Operation
 from remotegpu_core.services import operations
 from remotegpu_core.services.allocations import lifecycle
-from remotegpu_core.services.allocations.accounts import KEYS_STEP
+from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import (
@@ -115,9 +115,11 @@ async def _end(command: Command, allocation: Allocation) -> None:
 
 async def _keys(command: Command, allocation: Allocation) -> None:
     if command.state is CommandState.SUCCEEDED:
+        await note_keys(allocation, None)
         await _finish(command, OperationState.SUCCEEDED, step=KEYS_STEP)
         return
     error = _error(command)
+    await note_keys(allocation, error)
     log.warning(
         "allocation.keys_not_replaced",
         allocation=str(allocation.id),
@@ -210,8 +212,11 @@ def _error(command: Command) -> tuple[str, str]:
 async def override_cleaning(
     allocation: Allocation, *, user_id: uuid.UUID | None, reason: str
 ) -> None:
-    """Close what an allocation held without a proof: an admin answers for it."""
-    await lifecycle.withdraw(allocation.id, ALLOCATION_END.name)
+    """Close what an allocation held without a proof: an admin answers for it.
+
+    A host that comes back is told of the end all the same: whoever had it still has an account
+    there, and somebody else may have the machine by then.
+    """
     await lifecycle.settle(
         allocation, items=(), verified=False, overridden_by=user_id, reason=reason
     )

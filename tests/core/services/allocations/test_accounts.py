@@ -8,7 +8,7 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict, NotFound
 from remotegpu_core.ids import new_id
-from remotegpu_core.models import Allocation, Command, Operation
+from remotegpu_core.models import Allocation, AllocationEvent, Command, Operation
 from remotegpu_core.services.allocations.accounts import account_name, reset_keys
 from remotegpu_core.services.ssh_keys import add_ssh_key, remove_ssh_key
 from remotegpu_core.settings import Settings
@@ -105,9 +105,35 @@ async def test_resetting_is_an_operation_of_the_host(settings: Settings) -> None
     await answer((await waiting(allocation))[0], CommandState.FAILED)
     failed = await Operation.get(id=operation.id)
     assert (failed.state, failed.error_code) == (OperationState.FAILED, "TRIED")
+    assert await keys_error(allocation) == "TRIED"
     assert (await Allocation.get(id=allocation.id)).state is AllocationState.ACTIVE
     with pytest.raises(NotFound):
         await reset_keys(bob, allocation.id)
+
+
+async def keys_error(allocation: Allocation) -> str | None:
+    return (await Allocation.get(id=allocation.id)).keys_error_code
+
+
+async def test_keys_that_a_host_has_not_are_told(settings: Settings, alice: Actor) -> None:
+    """Of a change that nobody waits for, the allocation says that it failed, until one does not."""
+    host = await make_host("node-1", policy=ACCOUNTS, grant=[alice])
+    allocation = await active(alice, settings, host)
+    await add_ssh_key(alice, "laptop", make_line())
+    (command,) = await waiting(allocation)
+    # Longer than the allocation, which may be extended while its host is away.
+    assert command.deadline > allocation.ends_at
+    await answer(command, CommandState.FAILED)
+    told = await Allocation.get(id=allocation.id)
+    assert (told.keys_error_code, told.keys_error_message) == ("TRIED", "it did not work")
+    assert told.state is AllocationState.ACTIVE
+    await reset_keys(alice, allocation.id)
+    await answer((await waiting(allocation))[0])
+    assert await keys_error(allocation) is None
+    await add_ssh_key(alice, "desk", make_line())
+    await answer((await waiting(allocation))[0])
+    kinds = await AllocationEvent.filter(allocation_id=allocation.id).order_by("sequence")
+    assert [row.kind for row in kinds][-2:] == ["KEYS_FAILED", "KEYS_REPLACED"]
 
 
 async def test_resetting_needs_an_account(settings: Settings, alice: Actor) -> None:

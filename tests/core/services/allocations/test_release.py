@@ -185,7 +185,12 @@ async def test_a_host_that_never_comes_back(settings: Settings, admin: Actor) ->
     await disconnect(host.id, host.epoch, last_seen_at=now_ms())
     await override_quarantine(admin, host.id, "stolen")
     assert await state(allocation) is RELEASED
-    assert await waiting(allocation) == []
+    # Should it come back all the same, it ends what is over; the receipt stays the admin's.
+    (end,) = await waiting(allocation)
+    assert end.kind == "allocation.end"
+    assert (await carry_out(allocation)).state is RELEASED
+    receipt = await CleaningReceipt.get(allocation_id=allocation.id)
+    assert (receipt.verified, receipt.reason) == (False, "stolen")
 
 
 @pytest.mark.parametrize("end", [CommandState.REFUSED, CommandState.EXPIRED])
