@@ -15,6 +15,13 @@ has_postgres() {
     return 1
 }
 
+has_pam_systemd() {
+    for module in /lib/*/security/pam_systemd.so /usr/lib/*/security/pam_systemd.so; do
+        [ -e "$module" ] && return
+    done
+    return 1
+}
+
 compiles() {
     have gcc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' |
         gcc -x c -o /dev/null - 2>/dev/null
@@ -56,6 +63,14 @@ if ! have at; then
     missing="$missing at"
     services="$services atd"
 fi
+# The host that tests boot, with users of its own; without polkitd they may not linger.
+[ -x /lib/systemd/systemd ] || missing="$missing systemd"
+have dbus-daemon || missing="$missing dbus"
+[ -e /usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service ] ||
+    missing="$missing polkitd"
+[ -e /usr/lib/systemd/user/dbus.socket ] || missing="$missing dbus-user-session"
+has_pam_systemd || missing="$missing libpam-systemd"
+have ps || missing="$missing procps"
 if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
     missing="$missing haproxy"
     services="$services haproxy"

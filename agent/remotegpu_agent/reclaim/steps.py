@@ -8,12 +8,18 @@ from remotegpu_agent.reclaim.surfaces.gpus import Gpus
 from remotegpu_agent.reclaim.surfaces.home import Home
 from remotegpu_agent.reclaim.surfaces.ipc import MessageQueues, SystemVIpc
 from remotegpu_agent.reclaim.surfaces.jobs import AtJobs, Cron
+from remotegpu_agent.reclaim.surfaces.journals import Journals
 from remotegpu_agent.reclaim.surfaces.mounts import Mounts
 from remotegpu_agent.reclaim.surfaces.network import Ports
 from remotegpu_agent.reclaim.surfaces.processes import Processes
 from remotegpu_agent.reclaim.surfaces.sign_in import SignIn
 from remotegpu_agent.reclaim.surfaces.ssh_keys import SshKeys
-from remotegpu_agent.reclaim.surfaces.systemd import Lingering, RuntimeDirectory, UserUnits
+from remotegpu_agent.reclaim.surfaces.systemd import (
+    KnownUser,
+    Lingering,
+    RuntimeDirectory,
+    UserUnits,
+)
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.vantage import Vantage
 from remotegpu_agent.sources.source import GpuSource
@@ -40,7 +46,9 @@ def make_steps(tenancy: Tenancy, source: GpuSource) -> list[Step]:
         TemporaryFiles(tenancy),
         Mail(tenancy),
         CoreDumps(tenancy),
+        Journals(tenancy),
         Home(tenancy),
+        KnownUser(tenancy),
         Gpus(tenancy, source),
         Ports(tenancy),
         AccountItself(tenancy),

@@ -1,5 +1,6 @@
 """Tests marked `isolated` run as root on a host of their own: namespaces with their own processes,
-IPC objects and mounts, in which /etc, /tmp, /home and the rest are copies or empty.
+IPC objects and mounts, in which /etc, /tmp, /home and the rest are copies or empty. Those marked
+`booted` run on one on which systemd is process 1.
 
 The outer test runs pytest once more, inside, for the same test; its fixtures are made twice.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.reclaim.isolation import INSIDE, is_isolated
+from tests.services.systemd import running_systemd
 
 _ROOT = Path(__file__).parents[3]
 #: Where the repository is seen inside; its own place may be below /tmp, which is another there.
@@ -57,28 +59,48 @@ def _import_path() -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "isolated: runs as root in namespaces of its own")
+    config.addinivalue_line("markers", "booted: runs as root on a host booted by systemd")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if pyfuncitem.get_closest_marker("isolated") is None or is_isolated():
+    booted = pyfuncitem.get_closest_marker("booted") is not None
+    if is_isolated() or not (booted or pyfuncitem.get_closest_marker("isolated")):
         return None
     if os.geteuid() != 0:
         pytest.fail("Run this as root: it makes accounts, in a mount namespace of its own.")
-    done = subprocess.run(
+    command = [
+        *(_seen(sys.executable), "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
+        *("--no-header", "--timeout=100", pyfuncitem.nodeid),
+    ]
+    environment = os.environ | {INSIDE: "1", "PYTHONPATH": _import_path()}
+    done = (_on_booted if booted else _isolated)(command, environment)
+    if done.returncode != 0 or "1 passed" not in done.stdout:
+        pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
+    return True
+
+
+def _isolated(
+    command: list[str], environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [
             *("unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("sh", "-c", _SCRIPT, "sh", str(_ROOT)),
-            *(_seen(sys.executable), "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
-            *("--no-header", "--timeout=100", pyfuncitem.nodeid),
+            *("sh", "-c", _SCRIPT, "sh", str(_ROOT), *command),
         ],
-        env=os.environ | {INSIDE: "1", "PYTHONPATH": _import_path()},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=110,
         check=False,
     )
-    if done.returncode != 0 or "1 passed" not in done.stdout:
-        pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
-    return True
+
+
+def _on_booted(
+    command: list[str], environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    with running_systemd(_ROOT) as host:
+        return host.run(
+            "env", "--chdir", str(_SEEN), *command, timeout=110, environment=environment
+        )

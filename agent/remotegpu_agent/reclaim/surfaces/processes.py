@@ -49,8 +49,7 @@ class Processes(BlockingStep):
 
     def _kill_at_once(self, deadline: Deadline) -> None:
         """No process that forks all the time gets away from these two."""
-        with contextlib.suppress(FileNotFoundError):
-            Path(_SLICE.format(uid=self.tenancy.uid)).write_text("1")
+        kill_slice(self.tenancy.uid)
         kill = find_tool("kill")
         if kill is not None:
             # -1: everything that this user may signal. It reaches nobody else's.
@@ -89,6 +88,13 @@ class Processes(BlockingStep):
 
     def _is_ours(self, pid: int) -> bool:
         return any(self.tenancy.owns(uid) for uid in user_ids(pid))
+
+
+def kill_slice(uid: int) -> None:
+    """All processes that systemd has of a user, in one step. Without one, or with control groups of
+    version 1, nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(_SLICE.format(uid=uid)).write_text("1")
 
 
 def user_ids(pid: int) -> set[int]:

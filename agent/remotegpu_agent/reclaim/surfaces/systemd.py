@@ -1,11 +1,13 @@
 """What systemd keeps for a user: lingering, the user's own manager with its units, the runtime
-directory."""
+directory, what logind remembers."""
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
-from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
+from remotegpu_agent.reclaim.surfaces.processes import kill_slice
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tools import run_tool
 from remotegpu_agent.reclaim.tree import Tree
@@ -13,6 +15,9 @@ from remotegpu_agent.reclaim.tree import Tree
 _RUNNING: Final = Path("/run/systemd/system")
 _LINGER: Final = Path("/var/lib/systemd/linger")
 _RUNTIME: Final = Path("/run/user")
+#: A file for each user that logind knows, as sd_uid_get_state(3) reads it.
+_KNOWN: Final = Path("/run/systemd/users")
+_POLL: Final = 0.1
 _ANY_CODE: Final = tuple(range(256))
 
 
@@ -86,15 +91,16 @@ class UserUnits(BlockingStep):
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        run_tool(
-            "loginctl",
-            "terminate-user",
-            self.tenancy.account.name,
-            deadline=deadline,
-            accepted=_ANY_CODE,
-        )
-        for unit in self._units:
-            run_tool("systemctl", "stop", "--", unit, deadline=deadline, accepted=_ANY_CODE)
+        # Nobody is asked: units of the user's may have all the time to stop that they want.
+        kill_slice(self.tenancy.uid)
+        for command in (
+            ("loginctl", "terminate-user", str(self.tenancy.uid)),
+            # Where control groups are of version 1.
+            ("systemctl", "kill", "--signal=KILL", "--", self._units[1]),
+            *(("systemctl", "stop", "--", unit) for unit in self._units),
+            ("systemctl", "reset-failed", "--", *self._units),
+        ):
+            run_tool(*command, deadline=deadline, accepted=_ANY_CODE)
 
 
 class RuntimeDirectory(BlockingStep):
@@ -118,3 +124,33 @@ class RuntimeDirectory(BlockingStep):
     @property
     def _path(self) -> Path:
         return _RUNTIME / str(self.tenancy.uid)
+
+
+class KnownUser(BlockingStep):
+    """Logind keeps a user for some seconds after the last session (UserStopDelaySec), and would
+    take whoever gets the user id next for that one."""
+
+    surface = "user of logind"
+    action = "forgotten"
+
+    def absence(self) -> str | None:
+        return None if _systemd_runs() else "This host has no systemd-logind."
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        findings = Findings()
+        if self._file.exists():
+            findings.add(f"user {self.tenancy.uid}")
+        return findings
+
+    def remove_now(self, deadline: Deadline) -> None:
+        while self._file.exists():
+            if not deadline.left:
+                raise Obstacle(
+                    "Logind does not forget the user. UserStopDelaySec in logind.conf has to be a "
+                    f"time of less than {self.timeout:.0f} s."
+                )
+            time.sleep(_POLL)
+
+    @property
+    def _file(self) -> Path:
+        return _KNOWN / str(self.tenancy.uid)
