@@ -31,6 +31,7 @@ class StubDriver:
         self._directory = directory / "driver"
         self._directory.mkdir()
         self._file = directory / "stub.txt"
+        self._settings = directory / "stub.txt.set"
         self._lines: dict[str, bytes] = {}
         self.tell(cards="0 1")
 
@@ -60,6 +61,18 @@ class StubDriver:
         for key, value in (lines or {}).items():
             self._lines[key] = value if isinstance(value, bytes) else str(value).encode()
         self._write()
+
+    def set(self, lines: dict[str, int]) -> None:
+        """What somebody set cards to, through any process."""
+        with self._settings.open("a") as file:
+            file.writelines(f"{key} {value}\n" for key, value in lines.items())
+
+    def settings(self) -> dict[str, int]:
+        """What was set last."""
+        if not self._settings.exists():
+            return {}
+        pairs = [line.split() for line in self._settings.read_text().splitlines()]
+        return {key: int(value) for key, value in pairs}
 
     def forget(self, *keys: str) -> None:
         """Have the driver do again what it does by itself."""

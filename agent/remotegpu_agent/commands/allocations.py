@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 
 from remotegpu_agent.accounts.accounts import Accounts
 from remotegpu_agent.commands.account_keys import accounts_of
+from remotegpu_agent.commands.allocated_gpus import UNATTENDED, AllocatedGpus
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import (
     NOT_DONE,
@@ -120,15 +121,21 @@ class StartAllocation(Handler[AllocationStart]):
     kind = ALLOCATION_START
 
     def __init__(
-        self, store: AllocationStore, disk: DiskThread, policy: PolicySource | None = None
+        self,
+        store: AllocationStore,
+        disk: DiskThread,
+        policy: PolicySource | None = None,
+        gpus: AllocatedGpus = UNATTENDED,
     ) -> None:
         self._kept = Keeper(store, disk)
         self._policy = policy
+        self._gpus = gpus
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         await report(Progress("recording the allocation"))
         # First, so that the end of it knows which account to look for.
         await self._kept.put(_allocation(arguments))
+        await self._gpus.prepare(arguments.allocation_id, arguments.gpu_uuids)
         accounts = await self._accounts(arguments)
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
@@ -155,8 +162,11 @@ class StartAllocation(Handler[AllocationStart]):
 class UpdateAllocation(Handler[AllocationUpdate]):
     kind = ALLOCATION_UPDATE
 
-    def __init__(self, store: AllocationStore, disk: DiskThread) -> None:
+    def __init__(
+        self, store: AllocationStore, disk: DiskThread, gpus: AllocatedGpus = UNATTENDED
+    ) -> None:
         self._kept = Keeper(store, disk)
+        self._gpus = gpus
 
     async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
         await report(Progress("recording the change"))
@@ -167,6 +177,7 @@ class UpdateAllocation(Handler[AllocationUpdate]):
                 f"This host has no allocation {arguments.allocation_id}: it was never started here,"
                 " or has ended.",
             )
+        await self._gpus.prepare(arguments.allocation_id, arguments.gpu_uuids)
         await self._kept.put(_updated(found, arguments))
         return Nothing()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from remotegpu_agent.commands.account_keys import ReplaceKeys
 from remotegpu_agent.commands.admission import Handlers
+from remotegpu_agent.commands.allocated_gpus import GpusOfHost
 from remotegpu_agent.commands.allocations import (
     AllocationStore,
     StartAllocation,
@@ -21,6 +22,7 @@ from remotegpu_agent.commands.simulation import (
     SimulatedUnmount,
     SimulatedUpdate,
 )
+from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.handler import Reclaim
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
@@ -36,6 +38,7 @@ def make_handlers(
 ) -> Handlers:
     """One handler a kind, for a real host or for one that pretends."""
     store = AllocationStore(directory)
+    gpus = GpusOfHost(policy, disk, Baselines(BaselineStore(directory), disk, source))
     handlers: list[Handler[Any]] = (
         [
             SimulatedStart(store, disk),
@@ -47,8 +50,8 @@ def make_handlers(
         ]
         if simulated
         else [
-            StartAllocation(store, disk, policy),
-            UpdateAllocation(store, disk),
+            StartAllocation(store, disk, policy, gpus),
+            UpdateAllocation(store, disk, gpus),
             Reclaim(store, directory, disk, policy, AllocationAccounts(store, disk), source),
             ReplaceKeys(policy),
         ]

@@ -119,7 +119,9 @@ class Engine:
                 most = max(most, there.count)
                 result.found, result.left = before + most, there.count
                 if not there:
-                    result.verified, result.detail = True, None
+                    note = step.note()
+                    result.verified = True
+                    result.detail = None if note is None else clean_text(note, _MAX_DETAIL)
                     return
             if 0 < attempt < ATTEMPTS:
                 await asyncio.sleep(pause)

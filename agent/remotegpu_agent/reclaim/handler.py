@@ -8,6 +8,7 @@ from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done, LookedUp, Report
 from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.errors import StateDirectoryError
+from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.engine import Engine, Witness, nobody
 from remotegpu_agent.reclaim.records import ReclaimRecord, ReclaimStore
 from remotegpu_agent.reclaim.steps import make_steps
@@ -59,6 +60,7 @@ class Reclaim(EndAllocation):
         super().__init__(store, disk)
         self._kept = Keeper(store, disk)
         self._reclaims = ReclaimStore(directory)
+        self._baselines = Baselines(BaselineStore(directory), disk, source)
         self._disk = disk
         self._policy = policy
         self._accounts = accounts
@@ -67,10 +69,10 @@ class Reclaim(EndAllocation):
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
         if not (await self._disk(self._policy.read)).cleaning:
-            return await super().run(arguments, report)
+            return await self._uncleaned(arguments, report)
         tenancy = await self._tenancy(arguments.allocation_id)
         if tenancy is None:
-            await super().run(arguments, report)
+            await self._uncleaned(arguments, report)
             return _untold(
                 "This host made no account for the allocation: what its user left cannot be told "
                 "from other people's."
@@ -80,7 +82,8 @@ class Reclaim(EndAllocation):
         if why_not is not None:
             result = CleaningReport(performed=True, items=[_unclear(why_not)])
         else:
-            steps = make_steps(tenancy, self._source)
+            baseline = await self._baselines.find(arguments.allocation_id)
+            steps = make_steps(tenancy, self._source, baseline)
             result = await Engine(steps, witness=self._witness).run(report)
         await self._write(tenancy, result)
         if result.verified:
@@ -114,8 +117,13 @@ class Reclaim(EndAllocation):
             await asyncio.to_thread(subordinate_ids, account.name),
         )
 
+    async def _uncleaned(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
+        await self._baselines.forget(arguments.allocation_id)
+        return await super().run(arguments, report)
+
     async def _forget(self, allocation_id: str) -> None:
         await self._accounts.forget(allocation_id)
+        await self._baselines.forget(allocation_id)
         await self._kept.remove(allocation_id)
 
     async def _record(self, allocation_id: str) -> ReclaimRecord | None:

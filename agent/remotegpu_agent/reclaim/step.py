@@ -81,6 +81,10 @@ class Step(ABC):
         """Why this host has no such place at all; None when it has."""
         return None
 
+    def note(self) -> str | None:
+        """What whoever reads the proof should know besides."""
+        return None
+
     @abstractmethod
     async def look(self, deadline: Deadline) -> Findings:
         """What of the allocation's is there.

@@ -1,9 +1,11 @@
 """The order of cleaning."""
 
+from remotegpu_agent.reclaim.baselines import Baseline
 from remotegpu_agent.reclaim.step import Step
 from remotegpu_agent.reclaim.surfaces.account import AccountItself
 from remotegpu_agent.reclaim.surfaces.containers import Containers
 from remotegpu_agent.reclaim.surfaces.files import CoreDumps, Mail, SharedMemory, TemporaryFiles
+from remotegpu_agent.reclaim.surfaces.gpu_settings import ClockLocks, GpuSettings
 from remotegpu_agent.reclaim.surfaces.gpus import Gpus
 from remotegpu_agent.reclaim.surfaces.home import Home
 from remotegpu_agent.reclaim.surfaces.ipc import MessageQueues, SystemVIpc
@@ -25,7 +27,7 @@ from remotegpu_agent.reclaim.vantage import Vantage
 from remotegpu_agent.sources.source import GpuSource
 
 
-def make_steps(tenancy: Tenancy, source: GpuSource) -> list[Step]:
+def make_steps(tenancy: Tenancy, source: GpuSource, baseline: Baseline) -> list[Step]:
     """First what lets somebody in or begins by itself, then what runs, then what lies about, and
     the account when all of that is proven."""
     return [
@@ -50,6 +52,8 @@ def make_steps(tenancy: Tenancy, source: GpuSource) -> list[Step]:
         Home(tenancy),
         KnownUser(tenancy),
         Gpus(tenancy, source),
+        GpuSettings(tenancy, source, baseline),
+        ClockLocks(tenancy, source, baseline),
         Ports(tenancy),
         AccountItself(tenancy),
     ]

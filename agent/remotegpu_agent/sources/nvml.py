@@ -19,7 +19,8 @@ from remotegpu_agent.sources.nvml_wire import (
     SampleReply,
     SampleRequest,
 )
-from remotegpu_agent.sources.source import DriverReport
+from remotegpu_agent.sources.settings import SettingsReply, Tuning
+from remotegpu_agent.sources.source import DriverReport, untuned
 from remotegpu_agent.sources.xids import describe_xid
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import DriverState, GpuHealth
@@ -119,6 +120,22 @@ class NvmlSource:
         if isinstance(reply, DriverLost):
             await self._driver_failed(DriverState.FAILED, reply.message)
         return self._register.unread()
+
+    async def tune(self, request: Tuning) -> SettingsReply:
+        if not self._ready:
+            await self.inventory()
+        if not self._ready:
+            return untuned(request, f"The driver does not work: {self._report.message}")
+        try:
+            reply = await self._process.ask(request, limit=self._times.init_timeout)
+        except WorkerFailed as error:
+            self._worker_failed(error)
+            return untuned(request, str(error))
+        if isinstance(reply, SettingsReply):
+            return reply
+        if isinstance(reply, DriverLost):
+            await self._driver_failed(DriverState.FAILED, reply.message)
+        return untuned(request, f"The driver does not work: {self._report.message}")
 
     async def close(self) -> None:
         tasks = [task for task in (self._opening, self._replacing) if task is not None]

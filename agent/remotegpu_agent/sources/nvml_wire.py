@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from remotegpu_agent.sources.settings import SettingsReply, Tuning
 from remotegpu_protocol.inventory import DriverState, GpuInventory
 from remotegpu_protocol.metrics import GpuMetrics
 from remotegpu_protocol.values import LongText, Text
@@ -88,8 +89,8 @@ class DriverLost(Struct, frozen=True, tag_field="type", tag="driver_lost"):
     message: LongText
 
 
-Request = InventoryRequest | SampleRequest
-Reply = InventoryReply | SampleReply | DriverLost
+Request = InventoryRequest | SampleRequest | Tuning
+Reply = InventoryReply | SampleReply | SettingsReply | DriverLost
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _requests: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)

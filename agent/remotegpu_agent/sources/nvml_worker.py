@@ -19,6 +19,7 @@ from remotegpu_agent.sources.nvml_events import XidEvents
 from remotegpu_agent.sources.nvml_inventory import read_card
 from remotegpu_agent.sources.nvml_readers import LIMIT, Readers
 from remotegpu_agent.sources.nvml_sample import sample_card
+from remotegpu_agent.sources.nvml_settings import tune_card
 from remotegpu_agent.sources.nvml_wire import (
     LENGTH_BYTES,
     DriverLost,
@@ -28,12 +29,14 @@ from remotegpu_agent.sources.nvml_wire import (
     Reply,
     Request,
     SampleReply,
+    SampleRequest,
     SickGpu,
     XidEvent,
     decode_request,
     frame,
 )
 from remotegpu_agent.sources.processes import ProcessNames
+from remotegpu_agent.sources.settings import SettingsReply, Tuning, asked_about
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import DriverState, GpuInventory
 from remotegpu_protocol.limits import MAX_GPUS
@@ -53,6 +56,9 @@ _M_ARENA_MAX: Final = -8
 
 #: Seconds that cards may take to say what they are when nothing is known of them yet.
 _FIRST_LIMIT: Final = 5.0
+
+#: Seconds that cards may take to be set to something.
+_TUNING_LIMIT: Final = 10.0
 
 #: A name in place of a card's index: the queue of events may hang like a card.
 _EVENTS: Final = -1
@@ -74,7 +80,9 @@ class Worker:
     def answer(self, request: Request) -> Reply:
         if isinstance(request, InventoryRequest):
             return self.inventory(fresh=request.fresh)
-        return self.sample()
+        if isinstance(request, SampleRequest):
+            return self.sample()
+        return self.tune(request)
 
     def inventory(self, *, fresh: bool) -> Reply:
         # Who shuts down while a call hangs waits for it.
@@ -130,6 +138,26 @@ class Worker:
             remarks=[remark for card in cards for remark in card.remarks],
         )
 
+    def tune(self, request: Tuning) -> Reply:
+        """Read or set what cards are set to; each that is asked about is in the answer."""
+        if not self._initialised:
+            return DriverLost("NVML is not initialised.")
+        try:
+            count = _count()
+        except pynvml.NVMLError as error:
+            return DriverLost(f"The driver cannot count its GPUs: {describe(error)}.")
+        # Of its own: what came too late must not answer another question.
+        readers: Readers[SettingsReply | None] = Readers()
+        jobs = self._jobs(count, functools.partial(_tune, request))
+        replies = [reply for reply in readers.read(jobs, limit=_TUNING_LIMIT).values() if reply]
+        settings = {uuid: found for reply in replies for uuid, found in reply.settings.items()}
+        failed = {uuid: why for reply in replies for uuid, why in reply.failed.items()}
+        without = [uuid for reply in replies for uuid in reply.without]
+        for uuid in asked_about(request):
+            if uuid not in settings and uuid not in failed:
+                failed[uuid] = "The driver does not answer for this GPU, or does not know it."
+        return SettingsReply(settings, failed, without)
+
     @property
     def _any_hung(self) -> bool:
         return self._inventories.any_hung or self._samples.any_hung or self._drained.any_hung
@@ -165,6 +193,12 @@ class Worker:
         except pynvml.NVMLError:
             # Nothing depends on it: the next initialisation says how the driver is.
             return
+
+
+def _tune(request: Tuning, index: int) -> SettingsReply | None:
+    card = Card(index)
+    card.open()
+    return tune_card(card, request)
 
 
 def _count() -> int:

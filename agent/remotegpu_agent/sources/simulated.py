@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from remotegpu_agent.sources.settings import GpuSettings, SettingsReply, Tuning, asked_about
 from remotegpu_agent.sources.source import DriverReport
 from remotegpu_protocol.inventory import DriverState, GpuInventory
 from remotegpu_protocol.limits import MAX_GPUS
@@ -88,6 +89,10 @@ class SimulatedSource:
     async def sample(self) -> list[GpuMetrics]:
         now = self._clock()
         return [gpu.sample(now) for gpu in self._gpus]
+
+    async def tune(self, request: Tuning) -> SettingsReply:
+        """Nobody can set a simulated card to anything."""
+        return SettingsReply(dict.fromkeys(asked_about(request), GpuSettings()))
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from remotegpu_agent.sources.settings import SettingsReply, Tuning, asked_about
 from remotegpu_protocol.inventory import DriverState, GpuInventory
 from remotegpu_protocol.metrics import GpuMetrics
 
@@ -38,6 +39,10 @@ class GpuSource(Protocol):
         """One sample of every known GPU; all null for one that cannot be read now."""
         ...
 
+    async def tune(self, request: Tuning) -> SettingsReply:
+        """Read or set what cards are set to. Each that is asked about is in the answer."""
+        ...
+
     async def close(self) -> None:
         """Let go of everything, within a second."""
         ...
@@ -46,3 +51,8 @@ class GpuSource(Protocol):
 def unread(gpu: GpuInventory) -> GpuMetrics:
     """The sample of a GPU that cannot be read."""
     return GpuMetrics(index=gpu.index, uuid=gpu.uuid)
+
+
+def untuned(request: Tuning, why: str) -> SettingsReply:
+    """The answer where no card can be asked."""
+    return SettingsReply(failed=dict.fromkeys(asked_about(request), why))

@@ -15,6 +15,10 @@
  *   card1.mig 1
  *   card1.mig0.uuid MIG-...                    an instance
  *   card1.xids 48 94:2                         errors so far, some of a GPU instance
+ *   card1.nvmlDeviceSetComputeMode.ignored 1   a call that succeeds and changes nothing
+ *
+ * What a call has set is kept in a second file, `<NVML_STUB_FILE>.set`, a line after the other, for
+ * every process as a driver does. It goes before what the first file says.
  */
 
 #include <stdio.h>
@@ -29,7 +33,8 @@ enum {
     NOT_SUPPORTED = 3,
     NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
-    TIMEOUT = 10
+    TIMEOUT = 10,
+    RESET_REQUIRED = 16
 };
 
 #define MAX_CARDS 64
@@ -119,6 +124,46 @@ static unsigned long long value_of(const device_t *device, const char *name,
     key_of(key, sizeof key, device, name);
     number(key, &otherwise);
     return otherwise;
+}
+
+static FILE *settings(const char *mode)
+{
+    char path[4096];
+    const char *file = getenv("NVML_STUB_FILE");
+    snprintf(path, sizeof path, "%s.set", file ? file : "");
+    return fopen(path, mode);
+}
+
+/* What the card is set to: the last that was set, or else what the test says. */
+static unsigned int setting(const device_t *device, const char *name, unsigned int otherwise)
+{
+    char key[128], line[256];
+    unsigned int value = (unsigned int)value_of(device, name, otherwise);
+    FILE *file = settings("r");
+    size_t length;
+    if (!file)
+        return value;
+    key_of(key, sizeof key, device, name);
+    length = strlen(key);
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, key, length) && line[length] == ' ')
+            value = (unsigned int)strtoul(line + length + 1, NULL, 10);
+    fclose(file);
+    return value;
+}
+
+static void set(const device_t *device, const char *function, const char *name, unsigned int value)
+{
+    unsigned long long ignored;
+    char key[192], call[128];
+    FILE *file;
+    snprintf(call, sizeof call, "%s.ignored", function);
+    key_of(key, sizeof key, device, call);
+    if (number(key, &ignored) || !(file = settings("a")))
+        return;
+    key_of(key, sizeof key, device, name);
+    fprintf(file, "%s %u\n", key, value);
+    fclose(file);
 }
 
 static int fill(const device_t *device, const char *name, const char *otherwise, char *buffer,
@@ -319,7 +364,19 @@ int nvmlDeviceGetPowerManagementLimitConstraints(device_t *device, unsigned int 
 int nvmlDeviceGetMigMode(device_t *device, unsigned int *current, unsigned int *pending)
 {
     BEGIN(device);
-    *current = *pending = (unsigned int)value_of(device, "mig", 0);
+    *current = setting(device, "mig", 0);
+    *pending = setting(device, "mig.pending", *current);
+    return SUCCESS;
+}
+
+/* With `card1.mig.reset 1` the mode changes at the card's next reset, which never comes. */
+int nvmlDeviceSetMigMode(device_t *device, unsigned int mode, int *status)
+{
+    BEGIN(device);
+    *status = value_of(device, "mig.reset", 0) ? RESET_REQUIRED : SUCCESS;
+    if (*status == SUCCESS)
+        set(device, __func__, "mig", mode);
+    set(device, __func__, "mig.pending", mode);
     return SUCCESS;
 }
 
@@ -379,6 +436,52 @@ NUMBER(nvmlDeviceGetEnforcedPowerLimit, unsigned int, "power.limit", 700000)
 NUMBER(nvmlDeviceGetFanSpeed, unsigned int, "fan", 30)
 NUMBER(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, "reasons", 4)
 NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, "reasons.old", 8)
+
+/* Functions that read and set one number. */
+#define SETTING(getter, setter, name, otherwise)                \
+    int getter(device_t *device, unsigned int *value)           \
+    {                                                           \
+        BEGIN(device);                                          \
+        *value = setting(device, name, otherwise);              \
+        return SUCCESS;                                         \
+    }                                                           \
+    int setter(device_t *device, unsigned int value)            \
+    {                                                           \
+        BEGIN(device);                                          \
+        set(device, __func__, name, value);                     \
+        return SUCCESS;                                         \
+    }
+
+SETTING(nvmlDeviceGetPersistenceMode, nvmlDeviceSetPersistenceMode, "persistence", 1)
+SETTING(nvmlDeviceGetComputeMode, nvmlDeviceSetComputeMode, "compute_mode", 0)
+SETTING(nvmlDeviceGetPowerManagementLimit, nvmlDeviceSetPowerManagementLimit, "power.set", 700000)
+
+int nvmlDeviceGetApplicationsClock(device_t *device, unsigned int clock, unsigned int *megahertz)
+{
+    BEGIN(device);
+    *megahertz = clock == 2 ? setting(device, "applications.memory", 2619)
+                            : setting(device, "applications.graphics", 1980);
+    return SUCCESS;
+}
+
+int nvmlDeviceSetApplicationsClocks(device_t *device, unsigned int memory, unsigned int graphics)
+{
+    BEGIN(device);
+    set(device, __func__, "applications.memory", memory);
+    set(device, __func__, "applications.graphics", graphics);
+    return SUCCESS;
+}
+
+#define UNLOCK(function, name)                  \
+    int function(device_t *device)              \
+    {                                           \
+        BEGIN(device);                          \
+        set(device, __func__, name, 0);         \
+        return SUCCESS;                         \
+    }
+
+UNLOCK(nvmlDeviceResetGpuLockedClocks, "locked.graphics")
+UNLOCK(nvmlDeviceResetMemoryLockedClocks, "locked.memory")
 
 int nvmlDeviceGetTemperature(device_t *device, unsigned int sensor, unsigned int *temperature)
 {

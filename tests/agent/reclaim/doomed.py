@@ -18,6 +18,7 @@ from remotegpu_agent.reclaim.tenancy import Account
 from remotegpu_agent.running import run_agent
 from remotegpu_agent.sources.absent import AbsentSource
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings
+from remotegpu_agent.sources.nvml import NvmlSource
 from remotegpu_agent.state_directory import StateDirectory
 from tests.agent.commands.mortal import Death, Mortal
 from tests.forking import CONTEXT
@@ -38,12 +39,14 @@ class OneAccount:
         """The test remembers."""
 
 
-def live(directory: Path, account: Account, death: Death) -> None:
+def live(
+    directory: Path, account: Account, death: Death, driver: dict[str, str] | None = None
+) -> None:
     configure_logs("error", "console")
     state, disk, source, policy = (
         StateDirectory(directory),
         DiskThread(),
-        AbsentSource(),
+        AbsentSource() if driver is None else NvmlSource(environment=driver),
         PolicyFile(),
     )
     accounts = OneAccount(account)
@@ -56,8 +59,11 @@ def live(directory: Path, account: Account, death: Death) -> None:
 
 
 @contextmanager
-def alive(directory: Path, account: Account, death: Death) -> Iterator[BaseProcess]:
-    process = CONTEXT.Process(target=live, args=(directory, account, death))
+def alive(
+    directory: Path, account: Account, death: Death, driver: dict[str, str] | None = None
+) -> Iterator[BaseProcess]:
+    """`driver`: the environment in which its library is found; None on a host without GPUs."""
+    process = CONTEXT.Process(target=live, args=(directory, account, death, driver))
     process.start()
     try:
         yield process

@@ -37,7 +37,7 @@ PLANTED = {
 
 
 def steps_of(tenant: Tenant) -> list[Step]:
-    return make_steps(tenant.tenancy, AbsentSource())
+    return make_steps(tenant.tenancy, AbsentSource(), {})
 
 
 async def clean(steps: list[Step]) -> tuple[CleaningReport, list[str]]:

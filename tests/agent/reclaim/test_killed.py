@@ -23,9 +23,12 @@ from tests.agent.reclaim.doomed import alive
 from tests.agent.reclaim.isolation import require_isolation
 from tests.agent.reclaim.tenant import Tenant
 from tests.agent.reclaim.test_hosts import PLANTED, steps_of
+from tests.agent.stub import StubDriver
 
 pytestmark = [pytest.mark.isolated, pytest.mark.usefixtures("identity")]
 
+GPU = "GPU-00000000-0000-4000-8000-000000000000"
+ON_GPUS = {"GPU settings", "GPU clock locks"}
 _POLICY = Path("/etc/remotegpu/policy.toml")
 _ALLOWED = 'commands = ["allocation.start", "allocation.end"]\ncleaning = true\n'
 
@@ -37,8 +40,12 @@ def let_it_be_cleaned() -> None:
     _POLICY.write_text(_ALLOWED)
 
 
-async def test_killed_around_every_removal(plane: ControlPlane, directory: StateDirectory) -> None:
+async def test_killed_around_every_removal(
+    plane: ControlPlane, directory: StateDirectory, driver: StubDriver
+) -> None:
     let_it_be_cleaned()
+    driver.tell({"card0.memory.used": 0, "card1.memory.used": 0})
+    environment = driver.environment
     plane.sample_interval = 3600.0
     commander = Commander(plane)
     ada, bob = Tenant("rg-ada", 20001), Tenant("rg-bob", 20002)
@@ -49,23 +56,26 @@ async def test_killed_around_every_removal(plane: ControlPlane, directory: State
     start = commander.start(
         name,
         arguments=pack_arguments(
-            ALLOCATION_START, AllocationStart(name, "ada", False, [], plane.clock + HOUR_MS)
+            ALLOCATION_START, AllocationStart(name, "ada", False, [GPU], plane.clock + HOUR_MS)
         ),
     )
     end = commander.end(name, generation=2)
-    with alive(directory.path, ada.account, Death()):
+    with alive(directory.path, ada.account, Death(), environment):
         await plane.peer()
         await commander.give(start)
         assert (await commander.outcome(start)).state is EventState.SUCCEEDED
+    driver.set({"card0.compute_mode": 3, "card0.power.set": 1, "card0.locked.graphics": 210})
+    driver.set({"card1.compute_mode": 2})
     await commander.give(end)
-    surfaces = [step.surface for step in steps_of(ada) if step.surface in PLANTED]
+    surfaces = [step.surface for step in steps_of(ada) if step.surface in PLANTED | ON_GPUS]
     for surface in surfaces:
         for moment in ("found", "removed"):
             assert ada.residue()
-            with alive(directory.path, ada.account, Death(f"{surface}: {moment}")) as one:
+            death = Death(f"{surface}: {moment}")
+            with alive(directory.path, ada.account, death, environment) as one:
                 await died(one)
             assert not [event for event in commander.of(end) if event.state.is_end]
-    with alive(directory.path, ada.account, Death()):
+    with alive(directory.path, ada.account, Death(), environment):
         event = await commander.outcome(end)
     assert (event.state, event.result is None) == (EventState.SUCCEEDED, False)
     report = read_result(ALLOCATION_END, event.result or b"")
@@ -74,11 +84,16 @@ async def test_killed_around_every_removal(plane: ControlPlane, directory: State
     assert ada.residue() == []
     assert [line for line in bob.residue() if not line.startswith("process ")] == kept
     assert bob.processes()
+    # Of the card that was ada's, and of no other.
+    settings = driver.settings()
+    assert settings["card0.compute_mode"] == settings["card0.locked.graphics"] == 0
+    assert settings["card0.power.set"] == 700_000
+    assert settings["card1.compute_mode"] == 2
     commander.check()
     assert AllocationStore(directory).load() == {}
     steps = {event.step for event in commander.of(end) if event.step}
     assert {f"cleaning: {surface}" for surface in surfaces} <= steps
     # What has been told twice is the same.
-    with alive(directory.path, ada.account, Death()):
+    with alive(directory.path, ada.account, Death(), environment):
         await asyncio.sleep(0.3)
     assert len([event for event in commander.of(end) if event.state.is_end]) == 1

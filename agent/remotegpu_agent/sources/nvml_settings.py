@@ -1,0 +1,195 @@
+"""Reading and setting what a card is set to. Runs in the worker."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, Final
+
+import pynvml
+
+from remotegpu_agent.sources.nvml_calls import Card, code_of, describe, raw
+from remotegpu_agent.sources.settings import (
+    GpuSettings,
+    RestoreRequest,
+    SettingsReply,
+    Tuning,
+    UnlockRequest,
+    asked_about,
+)
+from remotegpu_protocol.grammar import clean_text
+from remotegpu_protocol.limits import MAX_MIG_DEVICES
+
+#: The card, or the driver, has no such thing.
+_ABSENT: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
+_NOT_FOUND: Final = frozenset({*_ABSENT, pynvml.NVML_ERROR_NOT_FOUND})
+
+
+class _Failed(Exception):
+    pass
+
+
+def tune_card(card: Card, request: Tuning) -> SettingsReply | None:
+    """The card's part of the answer; None where the request is not about it."""
+    if card.uuid is None or card.uuid not in asked_about(request):
+        return None
+    try:
+        failures: list[str] = []
+        locks = True
+        if isinstance(request, RestoreRequest):
+            failures = _restore(card, request.wanted[card.uuid])
+        elif isinstance(request, UnlockRequest):
+            locks = _unlock(card)
+        return SettingsReply(
+            settings={card.uuid: _read(card)},
+            failed={card.uuid: clean_text("; ".join(failures), 2000)} if failures else {},
+            without=[] if locks else [card.uuid],
+        )
+    except _Failed as error:
+        return SettingsReply(failed={card.uuid: clean_text(str(error), 2000)})
+
+
+def _read(card: Card) -> GpuSettings:
+    mode = _get(card, "MIG mode", pynvml.nvmlDeviceGetMigMode)
+    persistence = _get(card, "persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+    enabled = None if mode is None else mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    return GpuSettings(
+        persistence=None if persistence is None else bool(persistence),
+        compute_mode=_get(card, "compute mode", pynvml.nvmlDeviceGetComputeMode),
+        power_limit=_get(card, "power limit", pynvml.nvmlDeviceGetPowerManagementLimit),
+        application_clocks=_application_clocks(card),
+        mig=enabled,
+        mig_pending=None if mode is None else mode[1] == pynvml.NVML_DEVICE_MIG_ENABLE,
+        mig_devices=_mig_devices(card) if enabled else [],
+    )
+
+
+def _application_clocks(card: Card) -> tuple[int, int] | None:
+    clocks = [
+        _get(card, "application clocks", pynvml.nvmlDeviceGetApplicationsClock, kind)
+        for kind in (pynvml.NVML_CLOCK_MEM, pynvml.NVML_CLOCK_GRAPHICS)
+    ]
+    return None if None in clocks else (clocks[0], clocks[1])
+
+
+def _mig_devices(card: Card) -> list[str]:
+    found = []
+    count = _get(card, "MIG devices", pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0
+    for index in range(min(count, MAX_MIG_DEVICES)):
+        handle = _get(
+            card,
+            "MIG device",
+            pynvml.nvmlDeviceGetMigDeviceHandleByIndex,
+            index,
+            without=_NOT_FOUND,
+        )
+        if handle is not None:
+            uuid = _call("MIG device's UUID", pynvml.nvmlDeviceGetUUID, handle)
+            found.append(clean_text(uuid, 128))
+    return sorted(found)
+
+
+def _restore(card: Card, wanted: GpuSettings) -> list[str]:
+    """Set what differs, MIG first since it takes other settings along; what failed, in words."""
+    failures = []
+    for restore in (_restore_mig, _restore_rest):
+        try:
+            failures += restore(card, wanted, _read(card))
+        except _Failed as error:
+            failures.append(str(error))
+    return failures
+
+
+def _restore_mig(card: Card, wanted: GpuSettings, now: GpuSettings) -> list[str]:
+    if wanted.mig is None or (now.mig, now.mig_pending) == (wanted.mig, wanted.mig_pending):
+        return []
+    mode = pynvml.NVML_DEVICE_MIG_ENABLE if wanted.mig_pending else pynvml.NVML_DEVICE_MIG_DISABLE
+    status = _call("setting the MIG mode", pynvml.nvmlDeviceSetMigMode, card.handle, mode)
+    if status == pynvml.NVML_SUCCESS:
+        return []
+    return [
+        f"the MIG mode changes at the next reset of the card: {describe(pynvml.NVMLError(status))}"
+    ]
+
+
+def _restore_rest(card: Card, wanted: GpuSettings, now: GpuSettings) -> list[str]:
+    settings: list[tuple[str, Callable[..., Any], tuple[int, ...] | None, tuple[int, ...] | None]]
+    settings = [
+        (
+            "the persistence mode",
+            pynvml.nvmlDeviceSetPersistenceMode,
+            _one(wanted.persistence),
+            _one(now.persistence),
+        ),
+        (
+            "the compute mode",
+            pynvml.nvmlDeviceSetComputeMode,
+            _one(wanted.compute_mode),
+            _one(now.compute_mode),
+        ),
+        (
+            "the power limit",
+            pynvml.nvmlDeviceSetPowerManagementLimit,
+            _one(wanted.power_limit),
+            _one(now.power_limit),
+        ),
+        (
+            "the application clocks",
+            pynvml.nvmlDeviceSetApplicationsClocks,
+            wanted.application_clocks,
+            now.application_clocks,
+        ),
+    ]
+    failures = []
+    for name, function, value, is_now in settings:
+        if value is None or value == is_now:
+            continue
+        try:
+            _call(f"setting {name}", function, card.handle, *value)
+        except _Failed as error:
+            failures.append(str(error))
+    return failures
+
+
+def _unlock(card: Card) -> bool:
+    """Whether the card knows locks of clocks."""
+    knows = False
+    for name, function in (
+        ("the locks of graphics clocks", pynvml.nvmlDeviceResetGpuLockedClocks),
+        ("the locks of memory clocks", pynvml.nvmlDeviceResetMemoryLockedClocks),
+    ):
+        try:
+            raw(function)(card.handle)
+        except pynvml.NVMLError as error:
+            if code_of(error) not in _ABSENT:
+                raise _Failed(f"lifting {name}: {describe(error)}") from None
+        else:
+            knows = True
+    return knows
+
+
+def _one(value: int | None) -> tuple[int, ...] | None:
+    return None if value is None else (int(value),)
+
+
+def _get(
+    card: Card,
+    name: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    without: frozenset[int] = _ABSENT,
+) -> Any:
+    """What the call returns; None where there is no such thing. Raises _Failed."""
+    try:
+        return raw(function)(card.handle, *arguments)
+    except pynvml.NVMLError as error:
+        if code_of(error) in without:
+            return None
+        raise _Failed(f"{name}: {describe(error)}") from None
+
+
+def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return raw(function)(*arguments)
+    except pynvml.NVMLError as error:
+        raise _Failed(f"{name}: {describe(error)}") from None
+    except (ctypes.ArgumentError, ValueError) as error:
+        raise _Failed(f"{name}: {error}") from None
