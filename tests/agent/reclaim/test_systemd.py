@@ -33,7 +33,7 @@ async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
         assert resident.units() >= UNITS
         assert "canary" in resident.said()
     with ada.stay() as session, bob.stay() as other:
-        report, _ = await clean(make_steps(ada.tenancy, AbsentSource()))
+        report, _ = await clean(make_steps(ada.tenancy, AbsentSource(), {}))
         assert (report.performed, report.verified) == (True, True), report
         items = by_surface(report)
         for surface in _LEFT:
