@@ -14,6 +14,7 @@ from remotegpu_protocol.grammar import ACCOUNT_NAME, clean_text, shorten
 from remotegpu_protocol.ssh_keys import check_key_line
 
 _USERADD: Final = "/usr/sbin/useradd"
+_TABLES: Final = "/etc"
 _HOMES: Final = Path("/home")
 #: What the account database says of every account that an agent made.
 _COMMENT: Final = "RemoteGPU"
@@ -78,6 +79,12 @@ class Accounts:
         return found
 
     def _make(self, name: str) -> None:
+        if not os.access(_TABLES, os.W_OK):
+            raise CommandFailed(
+                "HOST_READ_ONLY",
+                f"The agent may not write to {_TABLES}. Loosen its unit as "
+                "deploy/remotegpu-agent.service.d/cleaning.conf does.",
+            )
         home = _HOMES / name
         if os.path.lexists(home):
             raise CommandFailed(

@@ -100,13 +100,13 @@ class Engine:
 
     async def _clean(self, result: _Result) -> None:
         step = result.step
+        missing = self._missing(result)
+        if missing is not None:
+            result.verified, result.detail = False, missing
+            return
         absence = step.absence()
         if absence is not None:
             result.verified, result.detail = True, clean_text(absence, _MAX_DETAIL)
-            return
-        if step.only_when_clean and not self._clean_before(result):
-            result.verified = False
-            result.detail = "Kept until all the rest is proven clean."
             return
         result.detail = None
         pause = self._pause
@@ -131,9 +131,15 @@ class Engine:
             result.detail = _and_left(result.detail, there)
         _log.error("not clean", surface=step.surface, reason=result.detail)
 
-    def _clean_before(self, result: _Result) -> bool:
+    def _missing(self, result: _Result) -> str | None:
+        """Why the step is not tried; None when it is."""
         before = self._results[: self._results.index(result)]
-        return all(other.verified for other in before)
+        for other in before:
+            if other.step.needed_by_all and not other.verified:
+                return f"Not tried without: {other.step.surface}."
+        if result.step.only_when_clean and not all(other.verified for other in before):
+            return "Kept until all the rest is proven clean."
+        return None
 
     async def _attempt(self, result: _Result, *, removing: bool) -> Findings | None:
         """Look, and remove what is there; what was there, or None where nobody can tell."""

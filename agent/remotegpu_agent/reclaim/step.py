@@ -73,6 +73,8 @@ class Step(ABC):
     timeout: ClassVar[float] = 60.0
     #: Only after everything before it is proven clean.
     only_when_clean: ClassVar[bool] = False
+    #: Without its proof nothing else is tried.
+    needed_by_all: ClassVar[bool] = False
 
     def __init__(self, tenancy: Tenancy) -> None:
         self.tenancy = tenancy

@@ -11,8 +11,9 @@ _SELF: Final = Path("/proc/self")
 _PLACES: Final = tuple(
     map(Path, ("tmp", "var/tmp", "dev/shm", "run", "home", "root", "etc", "var/spool"))
 )
-#: `ns/net` is left out: nothing of the network is cleaned yet.
-_NAMESPACES: Final = ("ipc", "pid")
+#: What is unmounted in a mount namespace of the agent's own stays mounted for everybody else.
+#: `net` is left out: nothing of the network is cleaned yet.
+_NAMESPACES: Final = ("ipc", "pid", "mnt")
 
 
 class Vantage(BlockingStep):
@@ -20,6 +21,7 @@ class Vantage(BlockingStep):
 
     surface = "view of the host"
     action = "checked"
+    needed_by_all = True
 
     def look_now(self, deadline: Deadline) -> Findings:
         for name in _NAMESPACES:

@@ -44,19 +44,32 @@ UNITS = {
 }
 
 
+def make_key(path: Path) -> Path:
+    """A new key; the public one lies beside it, with `.pub` appended."""
+    tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
+    return path
+
+
 class Resident:
     """`settle` starts all of it; the rest says what is there, by other means than the agent's."""
 
-    def __init__(self, name: str, uid: int, folder: Path) -> None:
+    def __init__(self, name: str, key: Path) -> None:
         require_isolation()
-        tool("useradd", "--create-home", "--uid", str(uid), "--shell", "/bin/bash", name)
         entry = pwd.getpwnam(name)
         self.account = Account(name, entry.pw_uid, entry.pw_dir)
         self.tenancy = Tenancy(f"allocation-{name}", self.account, [], subordinate_ids(name))
-        self._key = folder / f"{name}.key"
-        tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key))
-        self._give(".ssh/authorized_keys", self._key.with_suffix(".key.pub").read_text())
+        self._key = key
+
+    @classmethod
+    def made(cls, name: str, uid: int, folder: Path) -> "Resident":
+        """With an account and a key."""
+        require_isolation()
+        tool("useradd", "--create-home", "--uid", str(uid), "--shell", "/bin/bash", name)
         tool("usermod", "--password", "*", name)
+        key = make_key(folder / f"{name}.key")
+        resident = cls(name, key)
+        resident._give(".ssh/authorized_keys", key.with_suffix(".key.pub").read_text())
+        return resident
 
     @property
     def uid(self) -> int:

@@ -12,7 +12,7 @@ from tests.agent.reclaim.test_hosts import by_surface, clean
 pytestmark = pytest.mark.booted
 
 #: What users of such a host leave, beside what all do.
-_LEFT = {
+LEFT = {
     "sign-in",
     "SSH keys",
     "lingering",
@@ -27,7 +27,7 @@ _LEFT = {
 
 
 async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
-    ada, bob = Resident("rg-ada", 20001, tmp_path), Resident("rg-bob", 20002, tmp_path)
+    ada, bob = Resident.made("rg-ada", 20001, tmp_path), Resident.made("rg-bob", 20002, tmp_path)
     for resident in (ada, bob):
         resident.settle()
         assert resident.units() >= UNITS
@@ -36,7 +36,7 @@ async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
         report, _ = await clean(make_steps(ada.tenancy, AbsentSource(), {}))
         assert (report.performed, report.verified) == (True, True), report
         items = by_surface(report)
-        for surface in _LEFT:
+        for surface in LEFT:
             assert (items[surface].found > 0, items[surface].verified) == (True, True), surface
         assert ada.residue() == []
         assert not ada.may_enter()
@@ -48,7 +48,7 @@ async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
         assert len(bob.residue()) > 40
         other.kill()
     # Whoever gets the user id next is a stranger, also to logind and journald.
-    eve = Resident("rg-eve", ada.uid, tmp_path)
+    eve = Resident.made("rg-eve", ada.uid, tmp_path)
     eve.ssh("loginctl enable-linger")
     assert not eve.units() & UNITS
     assert eve.said() == ""

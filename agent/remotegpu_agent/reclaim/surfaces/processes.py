@@ -36,7 +36,7 @@ class Processes(BlockingStep):
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        self._kill_at_once(deadline)
+        kill_at_once(self.tenancy.uid, deadline)
         # What has another user id beside: programs that change it, containers without root.
         for signal_number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in self._pids():
@@ -46,26 +46,6 @@ class Processes(BlockingStep):
         while patience.left and next(self._pids(), None) is not None:
             deadline.check()
             time.sleep(_POLL)
-
-    def _kill_at_once(self, deadline: Deadline) -> None:
-        """No process that forks all the time gets away from these two."""
-        kill_slice(self.tenancy.uid)
-        kill = find_tool("kill")
-        if kill is not None:
-            # -1: everything that this user may signal. It reaches nobody else's.
-            subprocess.run(  # noqa: S603 - an absolute path and constants
-                [kill, "-KILL", "--", "-1"],
-                user=self.tenancy.uid,
-                group=_NOGROUP,
-                extra_groups=[],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=max(deadline.left, 0.1),
-                check=False,
-            )
 
     def _send(self, pid: int, number: signal.Signals) -> None:
         try:
@@ -90,11 +70,35 @@ class Processes(BlockingStep):
         return any(self.tenancy.owns(uid) for uid in user_ids(pid))
 
 
-def kill_slice(uid: int) -> None:
-    """All processes that systemd has of a user, in one step. Without one, or with control groups of
-    version 1, nothing."""
+def kill_at_once(uid: int, deadline: Deadline) -> None:
+    """No process that forks all the time gets away from these two.
+
+    Raises:
+        TimeoutError: nobody knows what is left.
+    """
+    # All that systemd has of the user; nothing where control groups are of version 1.
     with contextlib.suppress(FileNotFoundError):
         Path(_SLICE.format(uid=uid)).write_text("1")
+    kill = find_tool("kill")
+    if kill is None:
+        return
+    try:
+        # -1: everything that this user may signal. It reaches nobody else's.
+        subprocess.run(  # noqa: S603 - an absolute path and constants
+            [kill, "-KILL", "--", "-1"],
+            user=uid,
+            group=_NOGROUP,
+            extra_groups=[],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=max(deadline.left, 0.1),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
 
 
 def user_ids(pid: int) -> set[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.surfaces.processes import kill_slice
+from remotegpu_agent.reclaim.surfaces.processes import kill_at_once
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tools import run_tool
 from remotegpu_agent.reclaim.tree import Tree
@@ -92,11 +92,9 @@ class UserUnits(BlockingStep):
 
     def remove_now(self, deadline: Deadline) -> None:
         # Nobody is asked: units of the user's may have all the time to stop that they want.
-        kill_slice(self.tenancy.uid)
+        kill_at_once(self.tenancy.uid, deadline)
         for command in (
             ("loginctl", "terminate-user", str(self.tenancy.uid)),
-            # Where control groups are of version 1.
-            ("systemctl", "kill", "--signal=KILL", "--", self._units[1]),
             *(("systemctl", "stop", "--", unit) for unit in self._units),
             ("systemctl", "reset-failed", "--", *self._units),
         ):
