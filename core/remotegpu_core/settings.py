@@ -114,6 +114,18 @@ class Settings(BaseSettings):
     quota_gpu_hours: int | None = Field(
         None, ge=0, description="GPU-hours that a user may book in a calendar month; any without."
     )
+    s3_credentials: Path | None = Field(
+        None,
+        description="TOML file with keys to buckets, which nobody else can read; anonymous without.",
+    )
+    s3_allow_link_local: bool = Field(
+        False, description="Let S3 endpoints have link-local addresses, as metadata services do."
+    )
+    dataset_sources: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Locations that users may register themselves, such as s3://open-*, separated "
+        "by commas; admins register any.",
+    )
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token that lets Prometheus read /metrics."
     )
@@ -123,7 +135,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
-    @field_validator("agent_urls", "trusted_proxies", mode="before")
+    @field_validator("agent_urls", "trusted_proxies", "dataset_sources", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

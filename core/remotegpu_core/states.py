@@ -1,4 +1,4 @@
-"""The states of machines, allocations, operations and commands: one table of what may follow what."""
+"""The states of machines, allocations, mounts, operations and commands: one table of what may follow what."""
 
 from enum import StrEnum
 from typing import Final
@@ -88,6 +88,31 @@ class CommandState(StrEnum):
     INDETERMINATE = "INDETERMINATE"
 
 
+class MountState(StrEnum):
+    """PENDING: its host was told. UNMOUNTING: over, and its host has not said so yet."""
+
+    PENDING = "PENDING"
+    MOUNTED = "MOUNTED"
+    UNMOUNTING = "UNMOUNTING"
+    UNMOUNTED = "UNMOUNTED"
+    FAILED = "FAILED"
+
+
+class DatasetVisibility(StrEnum):
+    """Who sees a dataset and may read it, besides its owner and whom it is granted to."""
+
+    PRIVATE = "PRIVATE"
+    WORKSPACE = "WORKSPACE"
+    PUBLIC = "PUBLIC"
+
+
+class DatasetAccess(StrEnum):
+    """What somebody may do with a dataset. WRITE includes READ."""
+
+    READ = "READ"
+    WRITE = "WRITE"
+
+
 _COMMAND_ENDS: Final = frozenset(
     {
         CommandState.SUCCEEDED,
@@ -153,6 +178,14 @@ TRANSITIONS: Final[dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]]] = {
         StepState.FAILED: frozenset({StepState.SUCCEEDED}),
         StepState.SKIPPED: frozenset(),
     },
+    MountState: {
+        # Whatever comes first ends it; what its host could not unmount is still there.
+        MountState.PENDING: frozenset(set(MountState) - {MountState.PENDING}),
+        MountState.MOUNTED: frozenset({MountState.UNMOUNTING, MountState.UNMOUNTED}),
+        MountState.UNMOUNTING: frozenset({MountState.MOUNTED, MountState.UNMOUNTED}),
+        MountState.UNMOUNTED: frozenset(),
+        MountState.FAILED: frozenset(),
+    },
     CommandState: {
         # One that was never sent can be taken back here; of one that was, only the host knows the end.
         CommandState.QUEUED: frozenset(
@@ -187,6 +220,8 @@ FINAL: Final[frozenset[StrEnum]] = frozenset(
         StepState.SUCCEEDED,
         StepState.FAILED,
         StepState.SKIPPED,
+        MountState.UNMOUNTED,
+        MountState.FAILED,
     }
     | _COMMAND_ENDS
 )

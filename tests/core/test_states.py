@@ -9,13 +9,14 @@ from remotegpu_core.states import (
     CommandState,
     Health,
     Lifecycle,
+    MountState,
     OperationState,
     Presence,
     StepState,
     sources_of,
 )
 
-WORK: list[type[StrEnum]] = [AllocationState, OperationState, StepState, CommandState]
+WORK: list[type[StrEnum]] = [AllocationState, OperationState, StepState, MountState, CommandState]
 AXES: list[type[StrEnum]] = [Presence, Lifecycle, Health, *WORK]
 
 

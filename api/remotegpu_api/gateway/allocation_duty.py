@@ -10,6 +10,7 @@ import structlog
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.services import leases
 from remotegpu_core.services.allocations import duty
+from remotegpu_core.services.datasets import revoking
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import DATABASE_ERRORS, Topic
 
@@ -69,6 +70,7 @@ class AllocationDuty:
         if self._queue_moved or time.monotonic() - self._queue_at >= _QUEUE:
             self._queue_moved, self._queue_at = False, time.monotonic()
             moved += await duty.place_queue()
+            moved += await revoking.end_baseless()
         moved += await duty.warn_due(self._plane.settings.allocation_warnings)
         if moved:
             await self._plane.bus.nudge("allocations")

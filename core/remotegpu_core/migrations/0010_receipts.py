@@ -97,7 +97,7 @@ _RULES = (
 class Migration(migrations.Migration):
     """Nothing is available without a receipt of whoever had it last."""
 
-    dependencies = [("remotegpu", "0007_ssh_keys")]
+    dependencies = [("remotegpu", "0008_datasets")]
 
     operations = [
         ops.AddField(

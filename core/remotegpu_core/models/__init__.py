@@ -10,6 +10,7 @@ from remotegpu_core.models.allocation import (
 from remotegpu_core.models.audit_event import AuditEvent, Outcome
 from remotegpu_core.models.command import Command
 from remotegpu_core.models.credential import ApiToken, Session, SignInFailure
+from remotegpu_core.models.dataset import Dataset, DatasetGrant, Mount
 from remotegpu_core.models.enrollment import Enrollment
 from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
@@ -28,6 +29,8 @@ __all__ = [
     "Booking",
     "CleaningReceipt",
     "Command",
+    "Dataset",
+    "DatasetGrant",
     "Enrollment",
     "Freeze",
     "Gpu",
@@ -38,6 +41,7 @@ __all__ = [
     "MachineGrant",
     "MachineLabel",
     "Membership",
+    "Mount",
     "Occupancy",
     "Operation",
     "OperationStep",

@@ -13,9 +13,12 @@ from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import FINAL, CommandState, StepState
 from remotegpu_protocol.commands import Event, EventState
 from remotegpu_protocol.errors import InvalidMessage
+from remotegpu_protocol.kinds import DATASET_MOUNT, DATASET_UNMOUNT
 
 log = structlog.get_logger()
 
+#: Commands whose host may say where a dataset lies, which not everybody is told who follows them.
+_WITHOUT_DETAIL = (DATASET_MOUNT.name, DATASET_UNMOUNT.name)
 #: Commands whose time ran out before they were sent, ended in one round.
 _AT_ONCE = 200
 
@@ -116,7 +119,8 @@ async def _report(command: Command, event: Event) -> None:
     )
     if step is None:
         return
-    detail = ": ".join(part for part in (event.step, event.detail) if part) or None
+    told = (event.step, None if command.kind in _WITHOUT_DETAIL else event.detail)
+    detail = ": ".join(part for part in told if part) or None
     await operations.advance(
         command.operation_id, step.name, StepState.RUNNING, detail=detail, progress=event.progress
     )

@@ -15,6 +15,7 @@ class Right(StrEnum):
     SEE = "SEE"
     ALLOCATE = "ALLOCATE"
     MANAGE_ALLOCATIONS = "MANAGE_ALLOCATIONS"
+    SHARE_DATASETS = "SHARE_DATASETS"
     MANAGE_MEMBERS = "MANAGE_MEMBERS"
     MANAGE_OWNERS = "MANAGE_OWNERS"
     RENAME = "RENAME"
@@ -25,6 +26,7 @@ MEANINGS: Final[dict[Right, str]] = {
     Right.SEE: "See the workspace, its members, its machines, and what is allocated in it.",
     Right.ALLOCATE: "Allocate machines to oneself, within one's own quota and the workspace's.",
     Right.MANAGE_ALLOCATIONS: "Allocate to members; extend and release what members have.",
+    Right.SHARE_DATASETS: "Share one's own datasets with the workspace; withdraw any from it.",
     Right.MANAGE_MEMBERS: "Add, change and remove members and viewers.",
     Right.MANAGE_OWNERS: "Add, change and remove owners and admins.",
     Right.RENAME: "Give the workspace another name.",
@@ -34,7 +36,10 @@ RIGHTS: Final[dict[WorkspaceRole, frozenset[Right]]] = {
     WorkspaceRole.VIEWER: frozenset({Right.SEE}),
     WorkspaceRole.MEMBER: frozenset({Right.SEE, Right.ALLOCATE}),
     WorkspaceRole.ADMIN: frozenset(
-        {Right.SEE, Right.ALLOCATE, Right.MANAGE_ALLOCATIONS, Right.MANAGE_MEMBERS}
+        {
+            *(Right.SEE, Right.ALLOCATE, Right.MANAGE_ALLOCATIONS),
+            *(Right.SHARE_DATASETS, Right.MANAGE_MEMBERS),
+        }
     ),
     WorkspaceRole.OWNER: frozenset(Right),
 }

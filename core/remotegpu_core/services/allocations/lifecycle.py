@@ -20,6 +20,7 @@ from remotegpu_core.services import commands, operations
 from remotegpu_core.services.allocations.accounts import account_name, key_lines, makes_accounts
 from remotegpu_core.services.allocations.log import EventKind, record_event
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.datasets import ending
 from remotegpu_core.states import (
     FINAL,
     AllocationState,
@@ -155,6 +156,7 @@ async def reclaim(
         machine_id=allocation.machine_id,
         allocation_id=allocation.id,
     )
+    await ending.reclaiming(allocation.id, operation.id)
     await clean(allocation, operation)
     await record_event(allocation.id, EventKind.RECLAIMING)
     await record_change(allocation.machine_id, ChangeKind.AVAILABILITY_CHANGED)
@@ -215,6 +217,7 @@ async def settle(
     _end(allocation, AllocationState.FAILED if failed else AllocationState.RELEASED, None)
     allocation.released_at = now
     await _save_end(allocation)
+    await ending.reclaimed(allocation.id)
     await _free(allocation)
     if allocation.machine_id is not None:
         await record_change(allocation.machine_id, ChangeKind.AVAILABILITY_CHANGED)

@@ -17,6 +17,8 @@ from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.datasets import outcomes as datasets
+from remotegpu_core.services.datasets.ending import MOUNT_STEP, UNMOUNT_STEP
 from remotegpu_core.states import (
     AllocationState,
     CommandState,
@@ -28,6 +30,8 @@ from remotegpu_protocol.kinds import (
     ACCOUNT_KEYS,
     ALLOCATION_END,
     ALLOCATION_START,
+    DATASET_MOUNT,
+    DATASET_UNMOUNT,
     CleanedSurface,
     CleaningReport,
 )
@@ -39,6 +43,8 @@ STEP_OF: Final[Mapping[str, str]] = {
     ALLOCATION_START.name: lifecycle.START_STEP,
     ALLOCATION_END.name: lifecycle.CLEAN_STEP,
     ACCOUNT_KEYS.name: KEYS_STEP,
+    DATASET_MOUNT.name: MOUNT_STEP,
+    DATASET_UNMOUNT.name: UNMOUNT_STEP,
 }
 
 #: Ends of a command that its host never began.
@@ -228,4 +234,6 @@ _OUTCOMES: Final[Mapping[str, Callable[[Command, Allocation], Awaitable[None]]]]
     ALLOCATION_START.name: _start,
     ALLOCATION_END.name: _end,
     ACCOUNT_KEYS.name: _keys,
+    DATASET_MOUNT.name: datasets.mounted,
+    DATASET_UNMOUNT.name: datasets.unmounted,
 }

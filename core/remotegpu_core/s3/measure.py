@@ -1,0 +1,156 @@
+"""How much lies under a prefix, by listing it."""
+
+import asyncio
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from remotegpu_core.errors import Unavailable
+from remotegpu_core.s3.credentials import BucketKey, find_key
+from remotegpu_core.settings import Settings
+from remotegpu_protocol.datasets import s3_parts
+
+log = structlog.get_logger()
+
+#: Pages of a thousand objects that are listed at most, and seconds for all of them.
+MAX_PAGES: Final = 1_000
+MAX_SECONDS: Final = 8.0
+#: Seconds for a connection, and of silence.
+_TIMEOUT: Final = 3.0
+#: Listings of one process at a time.
+_AT_ONCE: Final = 4
+_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
+#: The region that a request is signed for where nobody named one.
+_REGION: Final = "us-east-1"
+
+_slots = threading.BoundedSemaphore(_AT_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Bytes and objects, or else why they are not known, for people."""
+
+    size: int | None = None
+    object_count: int | None = None
+    reason: str | None = None
+
+
+async def measure(settings: Settings, location: str, endpoint: str | None) -> Measured:
+    """List what is under a checked S3 location; never longer than a little over MAX_SECONDS."""
+    bucket, prefix = s3_parts(location)
+    if not _slots.acquire(blocking=False):
+        return Measured(reason="Too many sources are being measured now: measure it again later.")
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Measured] = loop.create_future()
+
+    def settle(found: Measured) -> None:
+        if not done.done():
+            done.set_result(found)
+
+    def work() -> None:
+        try:
+            found = _measure(settings, bucket, prefix, endpoint)
+        finally:
+            _slots.release()
+        try:
+            loop.call_soon_threadsafe(settle, found)
+        except RuntimeError:
+            log.info("s3.measured_too_late", bucket=bucket)
+
+    # Not in a pool, whose threads a process waits for when it ends: a server may keep one as long
+    # as it says something now and then.
+    threading.Thread(target=work, name="s3-measure", daemon=True).start()
+    try:
+        async with asyncio.timeout(MAX_SECONDS + 2 * _TIMEOUT):
+            return await done
+    except TimeoutError:
+        return Measured(reason="The endpoint took too long to answer.")
+
+
+def _measure(settings: Settings, bucket: str, prefix: str, endpoint: str | None) -> Measured:
+    # They take a third of a second and tens of megabytes, and most processes never need them.
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from remotegpu_core.s3.transport import RefusedAddress, TooMuch
+
+    deadline = time.monotonic() + MAX_SECONDS
+    try:
+        key = find_key(settings.s3_credentials, endpoint, bucket)
+        return _list(bucket, prefix, endpoint, key, deadline, settings.s3_allow_link_local)
+    except Unavailable as error:
+        return Measured(reason=error.message)
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        shown = code if _CODE.fullmatch(code) else "an error"
+        return Measured(reason=f"The endpoint answered the listing with {shown}.")
+    except RefusedAddress:
+        return Measured(reason="The endpoint has an address to which no request is sent.")
+    except TooMuch:
+        return Measured(reason="The endpoint's answer did not end.")
+    except BotoCoreError as error:
+        # Only its kind: what it says may hold addresses of our own network.
+        return Measured(reason=f"The endpoint could not be asked ({type(error).__name__}).")
+    except Exception as error:  # noqa: BLE001 - what a hostile answer does to a parser is not known
+        log.warning("s3.measure_failed", bucket=bucket, error=type(error).__name__)
+        return Measured(reason="The endpoint's answer could not be read.")
+
+
+def _list(
+    bucket: str,
+    prefix: str,
+    endpoint: str | None,
+    key: BucketKey | None,
+    deadline: float,
+    allow_link_local: bool,
+) -> Measured:
+    from remotegpu_core.s3.transport import Transport
+
+    client = _client(endpoint, key)
+    transport = Transport(timeout=_TIMEOUT, deadline=deadline, guarded=not allow_link_local)
+    client.meta.events.register("before-send.s3", transport)
+    size = count = 0
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    try:
+        for _ in range(MAX_PAGES):
+            page = client.list_objects_v2(**request)
+            for entry in page.get("Contents", []):
+                size += max(0, int(entry["Size"]))
+                count += 1
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or not token:
+                return Measured(size=size, object_count=count)
+            request["ContinuationToken"] = token
+            if time.monotonic() > deadline:
+                break
+    finally:
+        transport.close()
+        client.close()
+    return Measured(reason=f"There is more than the {count} objects that were listed in time.")
+
+
+def _client(endpoint: str | None, key: BucketKey | None) -> Any:
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    config = Config(
+        signature_version=UNSIGNED if key is None else "s3v4",
+        # Names of buckets are no names of hosts but at Amazon's.
+        s3={"addressing_style": "auto" if endpoint is None else "path"},
+        retries={"total_max_attempts": 1},
+        connect_timeout=_TIMEOUT,
+        read_timeout=_TIMEOUT,
+        proxies={},
+    )
+    # Keys that lie about in the environment, in files or at a metadata service are none of ours:
+    # with a key given, or without a signature, nobody looks for them.
+    session = boto3.session.Session(
+        aws_access_key_id=key.access_key if key else None,
+        aws_secret_access_key=key.secret_key if key else None,
+        region_name=(key.region if key else None) or _REGION,
+    )
+    return session.client("s3", endpoint_url=endpoint, config=config)

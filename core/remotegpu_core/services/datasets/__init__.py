@@ -1,0 +1,1 @@
+"""Datasets: who may use them, and where they are mounted."""
