@@ -90,7 +90,11 @@ class Agent:
         self._backoff = Backoff(times.pauses)
         self._sampler = Sampler(source, HostSampler())
         self._reporter = InventoryReporter(
-            source, presented=presented, policy=desk.policy, interval=times.inventory_check
+            source,
+            presented=presented,
+            policy=desk.policy,
+            isolation=None if desk.access is None else desk.access.settle,
+            interval=times.inventory_check,
         )
         self._tls: ssl.SSLContext | None = None
         self._said: dict[str, str] = {}
@@ -102,6 +106,9 @@ class Agent:
             asyncio.create_task(self._keep_status(), name="status"),
             asyncio.create_task(self._desk.run(), name="commands"),
         ]
+        if self._desk.access is not None:
+            keeping = _persistently(self._desk.access.run, "GPU permissions")
+            tasks.append(asyncio.create_task(keeping, name="gpu-access"))
         try:
             # None ends by itself; an error in any ends the agent, and is seen.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

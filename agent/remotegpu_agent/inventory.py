@@ -9,7 +9,13 @@ from msgspec import structs
 
 from remotegpu_agent.host import read_host
 from remotegpu_agent.sources.source import DriverReport, GpuSource
-from remotegpu_protocol.inventory import GpuInventory, HostInventory, Inventory, Policy
+from remotegpu_protocol.inventory import (
+    GpuInventory,
+    GpuIsolation,
+    HostInventory,
+    Inventory,
+    Policy,
+)
 
 #: Seconds between two looks at whether something changed.
 CHECK_INTERVAL: Final = 30.0
@@ -22,6 +28,9 @@ Presented = Callable[[HostInventory], HostInventory]
 #: Tells what the host's own policy allows.
 PolicyReader = Callable[[], Awaitable[Policy | None]]
 
+#: Tells how the host keeps GPUs apart.
+IsolationReader = Callable[[], Awaitable[GpuIsolation]]
+
 
 class InventoryReporter:
     """Sends the inventory on a new link, and whenever it differs from what was sent before."""
@@ -32,10 +41,12 @@ class InventoryReporter:
         *,
         presented: Presented | None = None,
         policy: PolicyReader,
+        isolation: IsolationReader | None = None,
         interval: float = CHECK_INTERVAL,
     ) -> None:
         self._source = source
         self._policy = policy
+        self._isolation = isolation
         self._presented = presented
         self._interval = interval
 
@@ -66,6 +77,8 @@ class InventoryReporter:
         if self._presented is not None:
             host = self._presented(host)
         host = structs.replace(host, policy=await self._policy())
+        if self._isolation is not None:
+            host = structs.replace(host, gpu_isolation=await self._isolation())
         return _with_driver(host, report), report.gpus
 
 

@@ -14,6 +14,7 @@ from remotegpu_agent.commands.desk import CommandDesk
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.policy import DEFAULT_PATH, PolicyFile, SimulatedPolicy
 from remotegpu_agent.commands.registry import make_handlers
+from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.identity import Identity, load_identity
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings, make_presented, make_source
 from remotegpu_agent.sources.source import GpuSource
@@ -58,11 +59,13 @@ def make_desk(
     simulated = settings.kind is SourceKind.SIMULATED
     disk = DiskThread()
     allowed = SimulatedPolicy() if simulated else PolicyFile(policy)
+    access = GpuAccess(directory, disk, allowed)
     return CommandDesk(
         directory,
-        make_handlers(directory, disk, allowed, source, simulated=simulated),
+        make_handlers(directory, disk, allowed, source, access=access, simulated=simulated),
         allowed,
         disk=disk,
+        access=None if simulated else access,
     )
 
 

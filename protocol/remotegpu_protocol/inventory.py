@@ -93,6 +93,26 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     message: LongText | None = None
 
 
+class IsolationKind(StrEnum):
+    """How a host keeps the GPUs of one allocation from the accounts of others.
+
+    NONE: it does not. DEVICE_ACL: an account can open the device files of its GPUs and of no
+    others. WHOLE_MACHINE_ONLY: its owner wants that, and the host cannot: it refuses what would
+    share it.
+    """
+
+    NONE = "NONE"
+    DEVICE_ACL = "DEVICE_ACL"
+    WHOLE_MACHINE_ONLY = "WHOLE_MACHINE_ONLY"
+
+
+class GpuIsolation(Struct, frozen=True, omit_defaults=True):
+    """`reason`: why it is not DEVICE_ACL."""
+
+    kind: IsolationKind
+    reason: LongText | None = None
+
+
 class HostInventory(Struct, frozen=True, omit_defaults=True):
     hostname: Text
     hardware_uuid: Text | None = None
@@ -110,6 +130,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     driver_version: Text | None = None
     cuda_version: Text | None = None
     policy: Policy | None = None
+    gpu_isolation: GpuIsolation | None = None
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

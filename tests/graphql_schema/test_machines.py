@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
@@ -11,10 +12,11 @@ from remotegpu_core.models import Machine, User
 from remotegpu_core.services.presence import disconnect
 from remotegpu_core.states import Health, Lifecycle
 from remotegpu_graphql.scalars import format_time
-from remotegpu_protocol.inventory import HostInventory, Inventory
+from remotegpu_protocol.inventory import GpuIsolation, HostInventory, Inventory, IsolationKind
+from tests.core.services.allocations.hosts import POLICY
 from tests.graphql_schema.asking import ask, codes, data_of
 from tests.graphql_schema.hosts import Host, enrolled_host, inventory, make_host
-from tests.graphql_schema.people import as_admin, as_user, make_user, make_workspace
+from tests.graphql_schema.people import HOUR, as_admin, as_user, make_user, make_workspace
 
 LIST = (
     "query Q($filter: MachineFilter, $order: MachineOrder) { "
@@ -330,6 +332,32 @@ async def test_bare_inventory(plane: ControlPlane) -> None:
     )
     assert set(specs.values()) == {None}
     assert data["machine"]["addresses"] == []
+
+
+async def test_how_gpus_are_kept_apart(plane: ControlPlane) -> None:
+    """Of a machine, and of an allocation that shares one."""
+    host = await make_host(plane, policy=POLICY)
+    machine = "query Q($id: ID!) { machine(id: $id) { gpuIsolation { kind reason } } }"
+    shown = (await data_of(plane, await as_admin(), machine, {"id": host.id}))["machine"]
+    assert shown["gpuIsolation"]["kind"] == "NONE"
+    assert "does not say" in shown["gpuIsolation"]["reason"]
+    told = inventory(host.machine.name, policy=POLICY)
+    kept = GpuIsolation(IsolationKind.DEVICE_ACL)
+    await host.report(structs.replace(told, host=structs.replace(told.host, gpu_isolation=kept)))
+    shown = (await data_of(plane, await as_admin(), machine, {"id": host.id}))["machine"]
+    assert shown["gpuIsolation"] == {"kind": "DEVICE_ACL", "reason": None}
+    allocate = (
+        "mutation A($input: AllocateInput!) { allocate(input: $input) "
+        "{ allocation { gpuIsolation { kind reason } } } }"
+    )
+    ends_at = format_time(now_ms() + HOUR)
+    one = {"machineId": host.id, "gpuIds": [host.gpu_ids[0]], "endsAt": ends_at}
+    made = await data_of(plane, await as_admin(), allocate, {"input": one})
+    assert made["allocate"]["allocation"]["gpuIsolation"] == shown["gpuIsolation"]
+    other = await make_host(plane, policy=POLICY)
+    whole = {"machineId": other.id, "endsAt": ends_at}
+    made = await data_of(plane, await as_admin(), allocate, {"input": whole})
+    assert made["allocate"]["allocation"]["gpuIsolation"] is None
 
 
 async def test_gpu(plane: ControlPlane) -> None:

@@ -115,7 +115,7 @@ def test_every_field_has_its_row_in_the_order_of_the_wire(name: str) -> None:
 
 def test_nothing_is_described_that_does_not_exist() -> None:
     headings = re.findall(r"^#{4,5} (.+)$", TEXT, re.MULTILINE)
-    enums = {"AddressKind", "DriverState", "EventState", "GpuHealth", "SourceKind"}
+    enums = {"AddressKind", "DriverState", "EventState", "GpuHealth", "IsolationKind", "SourceKind"}
     assert set(headings) == set(structs()) | enums
     assert len(headings) == len(set(headings))
 

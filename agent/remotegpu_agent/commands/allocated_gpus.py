@@ -2,36 +2,45 @@
 
 from typing import Final, Protocol
 
-from remotegpu_agent.commands.disk import DiskThread
-from remotegpu_agent.commands.policy import PolicySource
-from remotegpu_agent.reclaim.baselines import Baselines
+from remotegpu_protocol.kinds import AllocationStart
 
 
 class AllocatedGpus(Protocol):
-    """Everything may be done again, and raises CommandFailed where it cannot be done."""
+    """Everything may be done again, and raises CommandFailed where it cannot be done.
+
+    `gpu_uuids` None: all of the host.
+    """
+
+    async def admit(self, arguments: AllocationStart) -> None:
+        """Before anything is done for an allocation."""
+        ...
 
     async def prepare(self, allocation_id: str, gpu_uuids: list[str]) -> None:
         """Before the allocation's account can reach these GPUs."""
         ...
 
+    async def grant(self, account: str, gpu_uuids: frozenset[str] | None) -> None:
+        """The account is there, and may use them from now on."""
+        ...
+
+    async def missing(self, account: str, gpu_uuids: frozenset[str] | None) -> str | None:
+        """What of it the account cannot use; None where nothing is amiss."""
+        ...
+
 
 class _Unattended:
+    async def admit(self, arguments: AllocationStart) -> None:
+        """Whatever comes."""
+
     async def prepare(self, allocation_id: str, gpu_uuids: list[str]) -> None:
         """They are left as they are."""
+
+    async def grant(self, account: str, gpu_uuids: frozenset[str] | None) -> None:
+        """Nobody is there."""
+
+    async def missing(self, account: str, gpu_uuids: frozenset[str] | None) -> str | None:
+        return None
 
 
 #: Of a host that only pretends.
 UNATTENDED: Final = _Unattended()
-
-
-class GpusOfHost:
-    """Where the policy says `cleaning = true`, what they are set to is noted, to be put back."""
-
-    def __init__(self, policy: PolicySource, disk: DiskThread, baselines: Baselines) -> None:
-        self._policy = policy
-        self._disk = disk
-        self._baselines = baselines
-
-    async def prepare(self, allocation_id: str, gpu_uuids: list[str]) -> None:
-        if (await self._disk(self._policy.read)).cleaning:
-            await self._baselines.record(allocation_id, gpu_uuids)

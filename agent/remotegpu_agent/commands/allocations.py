@@ -132,6 +132,7 @@ class StartAllocation(Handler[AllocationStart]):
         self._gpus = gpus
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
+        await self._gpus.admit(arguments)
         await report(Progress("recording the allocation"))
         # First, so that the end of it knows which account to look for.
         await self._kept.put(_allocation(arguments))
@@ -140,6 +141,7 @@ class StartAllocation(Handler[AllocationStart]):
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
             await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
+            await self._gpus.grant(arguments.account, _gpus_of(_allocation(arguments)))
         return Nothing()
 
     async def look_up(self, arguments: AllocationStart) -> LookedUp:
@@ -150,7 +152,9 @@ class StartAllocation(Handler[AllocationStart]):
         if accounts is None or arguments.account is None:
             return Done(Nothing())
         has = await asyncio.to_thread(accounts.has, arguments.account, arguments.keys)
-        return Done(Nothing()) if has else NOT_DONE
+        if not has or await self._gpus.missing(arguments.account, _gpus_of(found)) is not None:
+            return NOT_DONE
+        return Done(Nothing())
 
     async def _accounts(self, arguments: AllocationStart) -> Accounts | None:
         """None where none is asked for, or the host's policy has none made: it is recorded only."""
@@ -178,7 +182,10 @@ class UpdateAllocation(Handler[AllocationUpdate]):
                 " or has ended.",
             )
         await self._gpus.prepare(arguments.allocation_id, arguments.gpu_uuids)
-        await self._kept.put(_updated(found, arguments))
+        updated = _updated(found, arguments)
+        await self._kept.put(updated)
+        if updated.account is not None:
+            await self._gpus.grant(updated.account, _gpus_of(updated))
         return Nothing()
 
     async def look_up(self, arguments: AllocationUpdate) -> LookedUp:
@@ -219,6 +226,11 @@ def _allocation(arguments: AllocationStart) -> Allocation:
         arguments.ends_at,
         arguments.account,
     )
+
+
+def _gpus_of(allocation: Allocation) -> frozenset[str] | None:
+    """None: all of the host, those that are found later among them."""
+    return None if allocation.whole_machine else frozenset(allocation.gpu_uuids)
 
 
 def _updated(allocation: Allocation, arguments: AllocationUpdate) -> Allocation:

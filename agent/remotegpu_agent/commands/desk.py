@@ -19,6 +19,7 @@ from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.commands.records import CancelReceipt, Counts, Receipt, Record, RecordState
 from remotegpu_agent.commands.runner import Runner
 from remotegpu_agent.errors import JournalError, StateDirectoryError
+from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.link import Link, wall_clock
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import CommandStatus
@@ -72,9 +73,12 @@ class CommandDesk:
         policy: PolicySource,
         *,
         disk: DiskThread | None = None,
+        access: GpuAccess | None = None,
         times: DeskTimes | None = None,
         witness: Witness = nobody,
     ) -> None:
+        #: Who may open which GPUs; None on a host that only pretends.
+        self.access = access
         self._directory = directory
         self._handlers = handlers
         self._policy = policy

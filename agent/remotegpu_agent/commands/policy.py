@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from remotegpu_protocol.grammar import clean_text, shorten
 from remotegpu_protocol.inventory import Policy
-from remotegpu_protocol.kinds import KINDS
+from remotegpu_protocol.kinds import ACCOUNT_KEYS, KINDS
 from remotegpu_protocol.limits import MAX_ENABLED_KINDS
 
 DEFAULT_PATH: Final = Path("/etc/remotegpu/policy.toml")
@@ -37,6 +37,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: Annotated[list[Account], Meta(max_length=1024)] = []
     ports: Annotated[list[Port | PortRange], Meta(max_length=64)] = []
     cleaning: bool = False
+    gpu_permissions: bool = False
     account_uids: UidRange = (30_000, 39_999)
     account_shell: Annotated[str, Meta(pattern=SHELL)] = "/bin/bash"
 
@@ -51,6 +52,8 @@ class LocalPolicy:
     ports: tuple[range, ...] = ()
     #: Whether what an allocation leaves may be removed: its account, processes and files.
     cleaning: bool = False
+    #: Whether the device files of GPUs are kept, so that an account opens those that it has.
+    gpu_permissions: bool = False
     account_uids: range = range(30_000, 40_000)
     account_shell: str = "/bin/bash"
     simulated: bool = False
@@ -129,12 +132,18 @@ class PolicyFile:
                 f"it allows {shorten(', '.join(unknown))}, which this agent does not know; it knows "
                 f"{', '.join(KINDS)}"
             )
+        if file.gpu_permissions and ACCOUNT_KEYS.name not in file.commands:
+            raise ValueError(
+                f"gpu_permissions needs {ACCOUNT_KEYS.name} among the commands: without accounts of "
+                "allocations nobody could open a GPU"
+            )
         return LocalPolicy(
             commands=frozenset(file.commands),
             mount_roots=tuple(_mount_root(root) for root in file.mount_roots),
             accounts=frozenset(_account(name) for name in file.accounts),
             ports=tuple(_ports(ports) for ports in file.ports),
             cleaning=file.cleaning,
+            gpu_permissions=file.gpu_permissions,
             account_uids=_uids(file.account_uids),
             account_shell=file.account_shell,
             source=str(self._path),

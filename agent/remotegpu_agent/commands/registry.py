@@ -4,7 +4,6 @@ from typing import Any
 
 from remotegpu_agent.commands.account_keys import ReplaceKeys
 from remotegpu_agent.commands.admission import Handlers
-from remotegpu_agent.commands.allocated_gpus import GpusOfHost
 from remotegpu_agent.commands.allocations import (
     AllocationStore,
     StartAllocation,
@@ -22,6 +21,8 @@ from remotegpu_agent.commands.simulation import (
     SimulatedUnmount,
     SimulatedUpdate,
 )
+from remotegpu_agent.gpu_access.access import GpuAccess
+from remotegpu_agent.gpu_access.gpus_of_host import GpusOfHost
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.handler import Reclaim
 from remotegpu_agent.sources.source import GpuSource
@@ -34,11 +35,17 @@ def make_handlers(
     policy: PolicySource,
     source: GpuSource,
     *,
+    access: GpuAccess | None = None,
     simulated: bool = False,
 ) -> Handlers:
-    """One handler a kind, for a real host or for one that pretends."""
+    """One handler a kind, for a real host or for one that pretends.
+
+    `access` is whoever keeps the GPUs' device files meanwhile: there must be one only.
+    """
+    access = access or GpuAccess(directory, disk, policy)
     store = AllocationStore(directory)
-    gpus = GpusOfHost(policy, disk, Baselines(BaselineStore(directory), disk, source))
+    baselines = Baselines(BaselineStore(directory), disk, source)
+    gpus = GpusOfHost(policy, disk, baselines, access)
     handlers: list[Handler[Any]] = (
         [
             SimulatedStart(store, disk),
@@ -52,7 +59,15 @@ def make_handlers(
         else [
             StartAllocation(store, disk, policy, gpus),
             UpdateAllocation(store, disk, gpus),
-            Reclaim(store, directory, disk, policy, AllocationAccounts(store, disk), source),
+            Reclaim(
+                store,
+                directory,
+                disk,
+                policy,
+                AllocationAccounts(store, disk),
+                source,
+                access=access,
+            ),
             ReplaceKeys(policy),
         ]
     )

@@ -8,6 +8,7 @@ from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done, LookedUp, Report
 from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.errors import StateDirectoryError
+from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.engine import Engine, Witness, nobody
 from remotegpu_agent.reclaim.records import ReclaimRecord, ReclaimStore
@@ -55,6 +56,7 @@ class Reclaim(EndAllocation):
         accounts: Accounts,
         source: GpuSource,
         *,
+        access: GpuAccess | None = None,
         witness: Witness = nobody,
     ) -> None:
         super().__init__(store, disk)
@@ -65,6 +67,7 @@ class Reclaim(EndAllocation):
         self._policy = policy
         self._accounts = accounts
         self._source = source
+        self._access = access or GpuAccess(directory, disk, policy)
         self._witness = witness
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
@@ -83,7 +86,7 @@ class Reclaim(EndAllocation):
             result = CleaningReport(performed=True, items=[_unclear(why_not)])
         else:
             baseline = await self._baselines.find(arguments.allocation_id)
-            steps = make_steps(tenancy, self._source, baseline)
+            steps = make_steps(tenancy, self._source, baseline, self._access)
             result = await Engine(steps, witness=self._witness).run(report)
         await self._write(tenancy, result)
         if result.verified:

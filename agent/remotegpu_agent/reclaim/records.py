@@ -33,6 +33,15 @@ class ReclaimStore:
     def find(self, allocation_id: str) -> ReclaimRecord | None:
         return self._load().get(allocation_id)
 
+    def unproven(self) -> set[str]:
+        """Allocations whose cleaning has begun, and nothing proves yet that they are gone."""
+        records = self._load().values()
+        return {
+            record.tenancy.allocation_id
+            for record in records
+            if record.report is None or not record.report.verified
+        }
+
     def begin(self, tenancy: Tenancy) -> None:
         """From now on a report of before counts no more."""
         self._put(ReclaimRecord(tenancy))

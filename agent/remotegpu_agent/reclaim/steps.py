@@ -1,10 +1,12 @@
 """The order of cleaning."""
 
+from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baseline
 from remotegpu_agent.reclaim.step import Step
 from remotegpu_agent.reclaim.surfaces.account import AccountItself
 from remotegpu_agent.reclaim.surfaces.containers import Containers
 from remotegpu_agent.reclaim.surfaces.files import CoreDumps, Mail, SharedMemory, TemporaryFiles
+from remotegpu_agent.reclaim.surfaces.gpu_devices import DevicePermissions
 from remotegpu_agent.reclaim.surfaces.gpu_settings import ClockLocks, GpuSettings
 from remotegpu_agent.reclaim.surfaces.gpus import Gpus
 from remotegpu_agent.reclaim.surfaces.home import Home
@@ -27,7 +29,9 @@ from remotegpu_agent.reclaim.vantage import Vantage
 from remotegpu_agent.sources.source import GpuSource
 
 
-def make_steps(tenancy: Tenancy, source: GpuSource, baseline: Baseline) -> list[Step]:
+def make_steps(
+    tenancy: Tenancy, source: GpuSource, baseline: Baseline, access: GpuAccess
+) -> list[Step]:
     """First what lets somebody in or begins by itself, then what runs, then what lies about, and
     the account when all of that is proven."""
     return [
@@ -39,6 +43,8 @@ def make_steps(tenancy: Tenancy, source: GpuSource, baseline: Baseline) -> list[
         AtJobs(tenancy),
         UserUnits(tenancy),
         Containers(tenancy),
+        # Before processes are ended, which might open them once more.
+        DevicePermissions(tenancy, access),
         Processes(tenancy),
         Mounts(tenancy),
         RuntimeDirectory(tenancy),

@@ -10,7 +10,13 @@ import uuid
 from msgspec import structs
 
 from remotegpu_protocol.grammar import clean_text
-from remotegpu_protocol.inventory import Address, AddressKind, HostInventory
+from remotegpu_protocol.inventory import (
+    Address,
+    AddressKind,
+    GpuIsolation,
+    HostInventory,
+    IsolationKind,
+)
 
 
 def simulated_seed(public_key: bytes) -> int:
@@ -38,4 +44,7 @@ def simulated_host(host: HostInventory, *, seed: int, machine_name: str | None) 
         hostname=simulated_hostname(seed, machine_name),
         hardware_uuid=simulated_hardware_uuid(seed),
         addresses=[Address(f"192.0.2.{last}", AddressKind.MANAGEMENT, "sim0")],
+        gpu_isolation=GpuIsolation(
+            IsolationKind.NONE, "This host is simulated: nobody can sign in to it."
+        ),
     )

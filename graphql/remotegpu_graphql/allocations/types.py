@@ -12,7 +12,7 @@ from remotegpu_graphql.allocations.enums import (
 from remotegpu_graphql.allocations.receipt import AllocationReceipt
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
-from remotegpu_graphql.machines.types import Gpu, Machine
+from remotegpu_graphql.machines.types import Gpu, GpuIsolation, Machine
 from remotegpu_graphql.operations.types import Failure
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import DateTime
@@ -82,6 +82,16 @@ class Allocation(Node):
     @strawberry.field(description="The GPUs that are booked, by their index.")
     async def gpus(self, info: Info) -> list[Gpu]:
         return [Gpu.of(row) for row in await info.context.loaders.booked_gpus.load(self.row.id)]
+
+    @strawberry.field(
+        description="How its GPUs are kept from others on the same host; null for a whole machine, "
+        "while it waits for one, and when you may not see it."
+    )
+    async def gpu_isolation(self, info: Info) -> GpuIsolation | None:
+        if self.row.machine_id is None or self.row.whole_machine:
+            return None
+        row = await info.context.loaders.machine.load(self.row.machine_id)
+        return None if row is None else GpuIsolation.of(row.host)
 
     @strawberry.field(description="Whose it is; null when you may not see them.")
     async def user(self, info: Info) -> User | None:

@@ -4,7 +4,7 @@ from remotegpu_core.services.changes import ChangeKind
 from remotegpu_core.services.machines import MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.enums import graph_enum
-from remotegpu_protocol.inventory import AddressKind, DriverState
+from remotegpu_protocol.inventory import AddressKind, DriverState, IsolationKind
 
 graph_enum(
     Presence,
@@ -62,6 +62,16 @@ graph_enum(
         "FAILED": "It is there and does not work; driverMessage says why.",
         "SIMULATED": "The GPUs are made up, for demonstrations and tests.",
     },
+)
+graph_enum(
+    IsolationKind,
+    "How a host keeps the GPUs of one allocation from the accounts of others.",
+    {
+        "NONE": "It does not: whoever has an account on it can open every GPU.",
+        "DEVICE_ACL": "An account can open the device files of its GPUs, and of no others.",
+        "WHOLE_MACHINE_ONLY": "Its owner wants that, and it cannot: it is allocated as a whole only.",
+    },
+    name="GpuIsolationKind",
 )
 graph_enum(
     MachineOrderField,

@@ -13,7 +13,7 @@ from remotegpu_graphql.machines.enums import MachineChangeKind
 from remotegpu_graphql.metrics.types import MachineMetrics
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import ByteCount, DateTime
-from remotegpu_protocol.inventory import AddressKind, DriverState
+from remotegpu_protocol.inventory import AddressKind, DriverState, IsolationKind
 
 
 @strawberry.type(description="A label of a machine.")
@@ -178,6 +178,23 @@ class HostPolicy:
     )
 
 
+@strawberry.type(
+    description="How a host keeps the GPUs of one allocation from the accounts of others."
+)
+class GpuIsolation:
+    kind: IsolationKind = strawberry.field(description="By which means.")
+    reason: str | None = strawberry.field(description="Why it is not DEVICE_ACL; null when it is.")
+
+    @classmethod
+    def of(cls, host: dict[str, Any]) -> "GpuIsolation":
+        """Of a machine's host, as its agent last said."""
+        found = host.get("gpu_isolation") or {
+            "kind": IsolationKind.NONE,
+            "reason": "Its agent does not say that it keeps GPUs apart.",
+        }
+        return cls(kind=IsolationKind(found["kind"]), reason=found.get("reason"))
+
+
 @strawberry.type(description="A host with GPUs, and the agent that runs on it.")
 class Machine(Node):
     row: strawberry.Private[models.Machine]
@@ -241,6 +258,10 @@ class Machine(Node):
             simulated=policy.get("simulated", False),
             message=policy.get("message"),
         )
+
+    @strawberry.field(description="How it keeps the GPUs of allocations that share it apart.")
+    def gpu_isolation(self) -> GpuIsolation:
+        return GpuIsolation.of(self.row.host)
 
     @strawberry.field(description="Its GPUs, by their index.")
     async def gpus(self, info: Info) -> list[Gpu]:

@@ -12,6 +12,8 @@ from remotegpu_agent.commands.desk import CommandDesk
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.policy import PolicyFile
 from remotegpu_agent.commands.registry import make_handlers
+from remotegpu_agent.gpu_access.access import GpuAccess
+from remotegpu_agent.gpu_access.device_nodes import DeviceNodes
 from remotegpu_agent.logs import configure_logs
 from remotegpu_agent.reclaim.handler import Reclaim
 from remotegpu_agent.reclaim.tenancy import Account
@@ -40,7 +42,11 @@ class OneAccount:
 
 
 def live(
-    directory: Path, account: Account, death: Death, driver: dict[str, str] | None = None
+    directory: Path,
+    account: Account,
+    death: Death,
+    driver: dict[str, str] | None = None,
+    devices: Path = Path("/"),
 ) -> None:
     configure_logs("error", "console")
     state, disk, source, policy = (
@@ -50,20 +56,34 @@ def live(
         PolicyFile(),
     )
     accounts = OneAccount(account)
+    access = GpuAccess(state, disk, policy, DeviceNodes(devices))
     reclaim = Reclaim(
-        AllocationStore(state), state, disk, policy, accounts, source, witness=Mortal(death)
+        AllocationStore(state),
+        state,
+        disk,
+        policy,
+        accounts,
+        source,
+        access=access,
+        witness=Mortal(death),
     )
-    handlers = {**make_handlers(state, disk, policy, source), reclaim.kind.name: reclaim}
-    desk = CommandDesk(state, handlers, policy, disk=disk)
+    handlers = make_handlers(state, disk, policy, source, access=access)
+    handlers = {**handlers, reclaim.kind.name: reclaim}
+    desk = CommandDesk(state, handlers, policy, disk=disk, access=access)
     run_agent(state, SourceSettings(SourceKind.NONE), times=_TIMES, desk=desk)
 
 
 @contextmanager
 def alive(
-    directory: Path, account: Account, death: Death, driver: dict[str, str] | None = None
+    directory: Path,
+    account: Account,
+    death: Death,
+    driver: dict[str, str] | None = None,
+    devices: Path = Path("/"),
 ) -> Iterator[BaseProcess]:
-    """`driver`: the environment in which its library is found; None on a host without GPUs."""
-    process = CONTEXT.Process(target=live, args=(directory, account, death, driver))
+    """`driver`: the environment in which its library is found; None on a host without GPUs.
+    `devices`: below it are the device files."""
+    process = CONTEXT.Process(target=live, args=(directory, account, death, driver, devices))
     process.start()
     try:
         yield process

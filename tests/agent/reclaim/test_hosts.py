@@ -2,15 +2,20 @@
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from remotegpu_agent.commands.disk import DiskThread
+from remotegpu_agent.commands.policy import SimulatedPolicy
 from remotegpu_agent.commands.records import Progress
+from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.engine import Engine
 from remotegpu_agent.reclaim.step import Deadline, Findings, Obstacle, Step
 from remotegpu_agent.reclaim.steps import make_steps
 from remotegpu_agent.reclaim.tenancy import objection
 from remotegpu_agent.sources.absent import AbsentSource
+from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
 from tests.agent.reclaim.tenant import Tenant, tool
 
@@ -37,7 +42,13 @@ PLANTED = {
 
 
 def steps_of(tenant: Tenant) -> list[Step]:
-    return make_steps(tenant.tenancy, AbsentSource(), {})
+    return make_steps(tenant.tenancy, AbsentSource(), {}, no_access())
+
+
+def no_access() -> GpuAccess:
+    """Of a host without GPUs."""
+    directory = StateDirectory(Path("/var/lib/none"))
+    return GpuAccess(directory, DiskThread(), SimulatedPolicy())
 
 
 async def clean(steps: list[Step]) -> tuple[CleaningReport, list[str]]:

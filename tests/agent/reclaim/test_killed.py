@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from remotegpu_agent.commands.allocations import AllocationStore
+from remotegpu_agent.gpu_access.access_list import read_access, write_access
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.commands import EventState
 from remotegpu_protocol.kinds import (
@@ -19,6 +20,7 @@ from remotegpu_protocol.kinds import (
 from tests.agent.commands.commander import HOUR_MS, Commander
 from tests.agent.commands.mortal import Death, died
 from tests.agent.control_plane import ControlPlane
+from tests.agent.gpu_access.devices import Devices
 from tests.agent.reclaim.doomed import alive
 from tests.agent.reclaim.isolation import require_isolation
 from tests.agent.reclaim.tenant import Tenant
@@ -28,7 +30,8 @@ from tests.agent.stub import StubDriver
 pytestmark = [pytest.mark.isolated, pytest.mark.usefixtures("identity")]
 
 GPU = "GPU-00000000-0000-4000-8000-000000000000"
-ON_GPUS = {"GPU settings", "GPU clock locks"}
+HOST = Path("/home/devices")
+ON_GPUS = {"GPU device permissions", "GPU settings", "GPU clock locks"}
 _POLICY = Path("/etc/remotegpu/policy.toml")
 _ALLOWED = 'commands = ["allocation.start", "allocation.end"]\ncleaning = true\n'
 
@@ -45,7 +48,8 @@ async def test_killed_around_every_removal(
 ) -> None:
     let_it_be_cleaned()
     driver.tell({"card0.memory.used": 0, "card1.memory.used": 0})
-    environment = driver.environment
+    devices = Devices(HOST)
+    host = driver.environment, HOST
     plane.sample_interval = 3600.0
     commander = Commander(plane)
     ada, bob = Tenant("rg-ada", 20001), Tenant("rg-bob", 20002)
@@ -60,10 +64,14 @@ async def test_killed_around_every_removal(
         ),
     )
     end = commander.end(name, generation=2)
-    with alive(directory.path, ada.account, Death(), environment):
+    with alive(directory.path, ada.account, Death(), *host):
         await plane.peer()
         await commander.give(start)
         assert (await commander.outcome(start)).state is EventState.SUCCEEDED
+    both = {ada.uid: 6, bob.uid: 6}
+    for name in ("nvidia3", "nvidiactl"):
+        path = devices.path(name)
+        write_access(path, read_access(path).changed(users=both, other=0))
     driver.set({"card0.compute_mode": 3, "card0.power.set": 1, "card0.locked.graphics": 210})
     driver.set({"card1.compute_mode": 2})
     await commander.give(end)
@@ -72,10 +80,10 @@ async def test_killed_around_every_removal(
         for moment in ("found", "removed"):
             assert ada.residue()
             death = Death(f"{surface}: {moment}")
-            with alive(directory.path, ada.account, death, environment) as one:
+            with alive(directory.path, ada.account, death, *host) as one:
                 await died(one)
             assert not [event for event in commander.of(end) if event.state.is_end]
-    with alive(directory.path, ada.account, Death(), environment):
+    with alive(directory.path, ada.account, Death(), *host):
         event = await commander.outcome(end)
     assert (event.state, event.result is None) == (EventState.SUCCEEDED, False)
     report = read_result(ALLOCATION_END, event.result or b"")
@@ -84,6 +92,8 @@ async def test_killed_around_every_removal(
     assert ada.residue() == []
     assert [line for line in bob.residue() if not line.startswith("process ")] == kept
     assert bob.processes()
+    for name in ("nvidia3", "nvidiactl"):
+        assert read_access(devices.path(name)).users == {bob.uid: 6}
     # Of the card that was ada's, and of no other.
     settings = driver.settings()
     assert settings["card0.compute_mode"] == settings["card0.locked.graphics"] == 0
@@ -94,6 +104,6 @@ async def test_killed_around_every_removal(
     steps = {event.step for event in commander.of(end) if event.step}
     assert {f"cleaning: {surface}" for surface in surfaces} <= steps
     # What has been told twice is the same.
-    with alive(directory.path, ada.account, Death(), environment):
+    with alive(directory.path, ada.account, Death(), *host):
         await asyncio.sleep(0.3)
     assert len([event for event in commander.of(end) if event.state.is_end]) == 1

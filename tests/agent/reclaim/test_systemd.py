@@ -7,7 +7,7 @@ import pytest
 from remotegpu_agent.reclaim.steps import make_steps
 from remotegpu_agent.sources.absent import AbsentSource
 from tests.agent.reclaim.resident import UNITS, Resident
-from tests.agent.reclaim.test_hosts import by_surface, clean
+from tests.agent.reclaim.test_hosts import by_surface, clean, no_access
 
 pytestmark = pytest.mark.booted
 
@@ -33,7 +33,7 @@ async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
         assert resident.units() >= UNITS
         assert "canary" in resident.said()
     with ada.stay() as session, bob.stay() as other:
-        report, _ = await clean(make_steps(ada.tenancy, AbsentSource(), {}))
+        report, _ = await clean(make_steps(ada.tenancy, AbsentSource(), {}, no_access()))
         assert (report.performed, report.verified) == (True, True), report
         items = by_surface(report)
         for surface in LEFT:

@@ -12,6 +12,7 @@ from remotegpu_core.services.allocations.placement import Host, Slot
 from remotegpu_core.services.allocations.reason import Reason, ReasonCode
 from remotegpu_core.services.allocations.request import AllocateRequest
 from remotegpu_core.states import Health, Lifecycle, Presence
+from remotegpu_protocol.inventory import IsolationKind
 from remotegpu_protocol.kinds import ALLOCATION_START
 
 _OUT: Final = {
@@ -44,7 +45,9 @@ async def read_hosts(
         for key, value in request.requirement.labels if request.requirement else ():
             labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
             machines = machines.filter(id__in=Subquery(labelled))
-    rows = [row for row in await machines if named is not None or not obstacles(row, now=now)]
+    shared = request.gpu_count > 0
+    in_the_way = {row: obstacles(row, now=now, shared=shared) for row in await machines}
+    rows = [row for row, reasons in in_the_way.items() if named is not None or not reasons]
     ids = [row.id for row in rows]
     if not ids:
         return []
@@ -79,14 +82,17 @@ async def read_hosts(
                 default=starts_at,
             ),
             occupied=row.id in whole,
-            obstacles=tuple(obstacles(row, now=now)),
+            obstacles=tuple(in_the_way[row]),
         )
         for row in rows
     ]
 
 
-def obstacles(machine: Machine, *, now: bool) -> list[Reason]:
-    """What keeps a new allocation off a machine: at this moment, or at any."""
+def obstacles(machine: Machine, *, now: bool, shared: bool) -> list[Reason]:
+    """What keeps a new allocation off a machine: at this moment, or at any.
+
+    `shared`: it is of GPUs of the machine, and not of all of it.
+    """
     found = []
     if machine.lifecycle is not Lifecycle.IN_SERVICE:
         why = f": {machine.lifecycle_reason}" if machine.lifecycle_reason else ""
@@ -103,6 +109,12 @@ def obstacles(machine: Machine, *, now: bool) -> list[Reason]:
                 "The host is monitored only: its policy file must enable allocation.start, "
                 "allocation.update and allocation.end.",
             )
+        )
+    isolation = machine.host.get("gpu_isolation") or {}
+    if shared and isolation.get("kind") == IsolationKind.WHOLE_MACHINE_ONLY:
+        why = isolation.get("reason") or "It cannot keep GPUs apart."
+        found.append(
+            Reason(ReasonCode.NOT_SHARED, f"The host can only be allocated as a whole. {why}")
         )
     if now:
         found += absences(machine)

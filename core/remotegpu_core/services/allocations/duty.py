@@ -130,7 +130,7 @@ async def _start(allocation_id: uuid.UUID, machine_id: uuid.UUID | None) -> bool
             machine is None
             or allocation.state is not AllocationState.PENDING
             or allocation.generation
-            or not can_start(machine)
+            or not can_start(machine, shared=not allocation.whole_machine)
         ):
             return False
         now = now_ms()
@@ -139,9 +139,9 @@ async def _start(allocation_id: uuid.UUID, machine_id: uuid.UUID | None) -> bool
         return await lifecycle.begin(allocation, machine)
 
 
-def can_start(machine: Machine) -> bool:
+def can_start(machine: Machine, *, shared: bool) -> bool:
     """Whether what was promised on a machine can start: a drained one keeps its promises."""
-    in_the_way = {reason.code for reason in obstacles(machine, now=True)}
+    in_the_way = {reason.code for reason in obstacles(machine, now=True, shared=shared)}
     return in_the_way <= {ReasonCode.MACHINE_DRAINING}
 
 

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 
 class ReasonCode(StrEnum):
-    """NOT_ENABLED: the host's own policy does not let the control plane allocate it."""
+    """NOT_ENABLED: the host's own policy does not let the control plane allocate it. NOT_SHARED: its
+    owner wants GPUs kept apart, and it cannot do that."""
 
     NO_CAPACITY = "NO_CAPACITY"
     QUOTA = "QUOTA"
@@ -18,6 +19,7 @@ class ReasonCode(StrEnum):
     MACHINE_OUT_OF_SERVICE = "MACHINE_OUT_OF_SERVICE"
     HOST_NOT_ACCEPTED = "HOST_NOT_ACCEPTED"
     NOT_ENABLED = "NOT_ENABLED"
+    NOT_SHARED = "NOT_SHARED"
 
 
 @dataclass(frozen=True, slots=True)

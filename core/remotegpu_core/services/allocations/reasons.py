@@ -41,7 +41,7 @@ def _of(allocation: Allocation, machine: Machine, occupied: bool, now: int) -> l
         ]
     reasons = [
         reason
-        for reason in obstacles(machine, now=True)
+        for reason in obstacles(machine, now=True, shared=not allocation.whole_machine)
         if reason.code is not ReasonCode.MACHINE_DRAINING
     ]
     if occupied:

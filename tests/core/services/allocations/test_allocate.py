@@ -17,6 +17,7 @@ from remotegpu_core.models import (
 from remotegpu_core.services import maintenance
 from remotegpu_core.services.access import visible_ids
 from remotegpu_core.services.allocations.allocate import allocate, plan
+from remotegpu_core.services.allocations.duty import can_start
 from remotegpu_core.services.allocations.reason import ReasonCode
 from remotegpu_core.services.allocations.reasons import reasons_of
 from remotegpu_core.services.operations import steps_of
@@ -167,6 +168,28 @@ async def test_what_is_in_the_way(settings: Settings, admin: Actor) -> None:
         await get(admin, settings, requirement=any_gpus(1))
     # What is away now may be back by then.
     assert (await get(admin, settings, gone, starts_at=now_ms() + HOUR)).machine_id == gone.id
+
+
+async def test_a_host_that_cannot_keep_gpus_apart_is_not_shared(
+    settings: Settings, admin: Actor
+) -> None:
+    host = await make_host("one", 2)
+    isolation = {"kind": "WHOLE_MACHINE_ONLY", "reason": "The driver would undo it."}
+    row = await Machine.get(id=host.id)
+    await Machine.filter(id=host.id).update(host={**row.host, "gpu_isolation": isolation})
+    planned = await plan(admin, settings, asking(host, gpu_ids=(host.gpus[0].id,)))
+    assert [reason.code for reason in planned.reasons] == [ReasonCode.NOT_SHARED]
+    assert "The driver would undo it." in planned.reasons[0].message
+    with pytest.raises(NoCapacity):
+        await get(admin, settings, requirement=any_gpus(1))
+    # One that was promised before waits, and says why.
+    await Machine.filter(id=host.id).update(host=row.host)
+    later = await get(admin, settings, host, gpu_ids=(host.gpus[0].id,), starts_at=now_ms() + HOUR)
+    await Machine.filter(id=host.id).update(host={**row.host, "gpu_isolation": isolation})
+    whole = await get(admin, settings, host, length=30 * MINUTE)
+    assert (whole.machine_id, whole.whole_machine) == (host.id, True)
+    assert not can_start(await Machine.get(id=host.id), shared=not later.whole_machine)
+    assert can_start(await Machine.get(id=host.id), shared=not whole.whole_machine)
 
 
 async def test_a_plan_is_what_would_happen(settings: Settings, admin: Actor) -> None:

@@ -1,0 +1,1 @@
+"""Which accounts may open which GPUs' device files."""
