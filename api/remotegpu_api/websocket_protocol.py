@@ -14,7 +14,7 @@ from websockets.protocol import OPEN
 from remotegpu_api import taking
 from remotegpu_api.frames import EXTENSION, FrameWriter
 from remotegpu_api.live.messages import MAX_MESSAGE
-from remotegpu_api.taking import Taker
+from remotegpu_api.taking import Taker, is_between_frames, whole_message
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
@@ -52,27 +52,45 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = MAX_SIZES.get(self.scope["path"], MAX_MESSAGE)
             scope = cast("Scope", self.scope)
             scope["extensions"][taking.EXTENSION] = self._take_by
+            if self.scope["path"] == "/agent":
+                # Its heartbeats, and what they are answered, say both ways that the other lives.
+                self.ping_interval = None
 
     def _take_by(self, taker: Taker) -> None:
         self._taker = taker
 
+    def data_received(self, data: bytes) -> None:
+        if self._taker is None:
+            super().data_received(data)
+            return
+        start = 0
+        if is_between_frames(self.conn) and not self.conn.extensions:
+            while (found := whole_message(data, start)) and self._is_taken(found.message):
+                start = found.end
+        if start < len(data):
+            super().data_received(data[start:] if start else data)
+
     def handle_bytes(self, event: Frame) -> None:
+        if not (event.fin and self._is_taken(bytes(event.data))):
+            super().handle_bytes(event)
+
+    def _is_taken(self, message: bytes) -> bool:
         if (
-            self._taker is not None
-            and event.fin
-            and self.queue.empty()
-            and self.conn.state is OPEN
-            and not self.close_sent
-            and self.writable.is_set()
+            self._taker is None
+            or self.conn.state is not OPEN
+            or self.close_sent
+            or not self.queue.empty()
+            or not self.writable.is_set()
         ):
-            answers = self._taker(bytes(event.data))
-            if answers is not None:
-                for answer in answers:
-                    self.conn.send_binary(answer)
-                if answers:
-                    self.transport.write(b"".join(self.conn.data_to_send()))
-                return
-        super().handle_bytes(event)
+            return False
+        answers = self._taker(message)
+        if answers is None:
+            return False
+        if answers:
+            for answer in answers:
+                self.conn.send_binary(answer)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def handle_ping(self) -> None:
         # After a breach in the same breath, the answer went with the close frame, the last bytes.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from enum import Enum, auto
+from typing import Final
 
 from remotegpu_protocol.allowance import Allowance
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
@@ -55,6 +56,10 @@ class ServerState(Enum):
     AWAITING_VERDICT = auto()
     OPEN = auto()
     CLOSED = auto()
+
+
+#: Milliseconds.
+_TOLERATED: Final = CLOCK_SKEW_TOLERANCE * 1000
 
 
 class ServerLink:
@@ -227,7 +232,7 @@ class ServerLink:
 
     def corrected(self, agent_clock: int) -> int:
         """A time of the agent's on our clock; left alone while the two clocks agree."""
-        if abs(self.clock_offset) <= CLOCK_SKEW_TOLERANCE * 1000:
+        if -_TOLERATED <= self.clock_offset <= _TOLERATED:
             return agent_clock
         return min(max(0, agent_clock + self.clock_offset), MAX_TIMESTAMP)
 

@@ -152,10 +152,12 @@ class AgentConnection:
             return None
         if not frame.startswith(_FREQUENT, 1):
             return None
+        self._gateway.pace.took()
         # One that names a second type besides is invalid: nothing else comes out of this.
         said = link.receive(frame, now=time.monotonic(), clock=now_ms())
         if type(said) is Metrics:
-            self._sample(said, frame)
+            if self._outlet is not None and not self.is_superseded:
+                self._writer.take(self._outlet, link.corrected(said.sampled_at), frame)
         elif type(said) is Heartbeat:
             self._note_presence()
         if link.is_idle:

@@ -14,6 +14,7 @@ from remotegpu_api.callers import source_address
 from remotegpu_api.gateway.allocation_duty import AllocationDuty
 from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.dispatcher import Dispatcher
+from remotegpu_api.gateway.pace import Pace
 from remotegpu_api.gateway.presence_duty import PresenceDuty
 from remotegpu_api.places import Places
 from remotegpu_core.bus.keys import FENCE, WATCH
@@ -41,6 +42,7 @@ class Gateway:
         self._sockets: set[AgentConnection] = set()
         self._places = Places("agents", "address")
         self._watching: dict[uuid.UUID, float] = {}
+        self.pace = Pace()
         self._ticker: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
 

@@ -80,7 +80,8 @@ class Writer:
     @property
     def is_full(self) -> bool:
         """Whether writers have to wait for `room`."""
-        return self.pending >= MAX_PENDING or self._waiting.size >= MAX_PENDING_BYTES
+        waiting = self._waiting
+        return len(self._writes) + waiting.count >= MAX_PENDING or waiting.size >= MAX_PENDING_BYTES
 
     async def put(self, write: Write) -> None:
         """Queue a write; waits while the queue is full."""
@@ -113,9 +114,14 @@ class Writer:
             if self._is_behind and self._waiting.supersede(outlet, sampled_at, message):
                 self.superseded += 1
                 return True
-        self._waiting.add(outlet, sampled_at, message)
-        self._begin()
+        self.take(outlet, sampled_at, message)
         return not self.is_full
+
+    def take(self, outlet: Outlet, sampled_at: int, message: bytes) -> None:
+        """Like `sample`, for one who just saw that the queue is not full."""
+        self._waiting.add(outlet, sampled_at, message)
+        if not self._wake.is_set():
+            self._begin()
 
     def note(self, outlet: Outlet, seen_at: int) -> bool:
         """Say that the outlet's link was heard at `seen_at` (milliseconds); False like `sample`."""

@@ -4,6 +4,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Final
 
+from tortoise.expressions import Q
+
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, Replica
@@ -149,8 +151,11 @@ async def release_orphans(*, not_before: int) -> int:
     deadline = now - REPLICA_DEAD_AFTER
     if not_before > deadline:
         return 0
-    # Machines before replicas: one that starts between the two looks is known by then.
-    online = await Machine.filter(presence=Presence.ONLINE).values_list(
+    alive = await Replica.filter(heartbeat_at__gte=deadline).values_list("id", flat=True)
+    # Only those that may be orphans: a fleet is not read every few seconds. And before the
+    # replicas are looked at again: one that starts meanwhile is known by then.
+    orphaned = Q(replica_id__isnull=True) | ~Q(replica_id__in=list(alive)) if alive else Q()
+    online = await Machine.filter(orphaned, presence=Presence.ONLINE).values_list(
         "id", "epoch", "replica_id", "last_seen_at"
     )
     beats = {replica.id: replica.heartbeat_at for replica in await Replica.all()}

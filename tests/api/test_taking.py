@@ -1,0 +1,233 @@
+"""Messages taken as they are read: the same ones, in the same order, however the bytes arrive."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
+
+from remotegpu_api.frame_check import _HANDSHAKE, _Recorder
+from remotegpu_api.gateway import pace
+from remotegpu_api.taking import is_between_frames, take_by, whole_message
+from remotegpu_api.websocket_protocol import WebsocketProtocol
+
+#: Both sides of each step in the header's form, and beyond what is taken at once.
+LENGTHS = (0, 1, 125, 126, 1000, 65535, 65536)
+AGENT_HANDSHAKE = _HANDSHAKE.replace(b"GET / ", b"GET /agent ")
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+class Socket:
+    """A websocket without a network, whose messages are taken unless they begin with `no`."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.asked = 0
+        self.transport = _Recorder()
+
+    async def open(self) -> "Socket":
+        accepted = asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            take_by(scope, self._take)
+            accepted.set()
+            await asyncio.Event().wait()
+
+        config = uvicorn.Config(
+            application,
+            interface="asgi3",
+            http="httptools",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            ws_per_message_deflate=False,
+        )
+        config.load()
+        self.protocol = WebsocketProtocol(config, ServerState(), {})
+        self.protocol.connection_made(self.transport)
+        self.protocol.data_received(AGENT_HANDSHAKE)
+        await accepted.wait()
+        self.transport.take()
+        return self
+
+    def _take(self, message: bytes) -> Sequence[bytes] | None:
+        self.asked += 1
+        if message.startswith(b"no"):
+            return None
+        self.taken.append(message)
+        return [b"answer"] if message.startswith(b"?") else []
+
+    @property
+    def queued(self) -> list[Any]:
+        found = []
+        while not self.protocol.queue.empty():
+            found.append(self.protocol.queue.get_nowait())
+        return found
+
+    async def close(self) -> None:
+        tasks = tuple(self.protocol.tasks)
+        self.protocol.logger.disabled = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.protocol.logger.disabled = False
+        self.protocol.connection_lost(None)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[list[bytes], list[int]]:
+    """Frames of whole messages, and where the bytes of all are cut."""
+    messages: list[bytes] = []
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(
+            st.sampled_from(("taken", "taken", "answered", "refused", "text", "ping", "cut"))
+        )
+        body = random.Random(draw(st.integers(0, 9))).randbytes(draw(st.sampled_from(LENGTHS)))
+        match kind:
+            case "taken":
+                messages.append(frame(Opcode.BINARY, b"-" + body))
+            case "answered":
+                messages.append(frame(Opcode.BINARY, b"?" + body))
+            case "refused":
+                messages.append(frame(Opcode.BINARY, b"no" + body))
+            case "text":
+                messages.append(frame(Opcode.TEXT, body.hex().encode()))
+            case "ping":
+                messages.append(frame(Opcode.PING, body[:125]))
+            case "cut":
+                messages.append(frame(Opcode.BINARY, b"-" + body, fin=False))
+                messages.append(frame(Opcode.CONT, body))
+    size = sum(map(len, messages))
+    cuts = draw(st.lists(st.integers(1, size), max_size=5))
+    return messages, sorted(set(cuts))
+
+
+@given(streams())
+async def test_bytes_may_arrive_as_they_like(stream: tuple[list[bytes], list[int]]) -> None:
+    messages, cuts = stream
+    data = b"".join(messages)
+    pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    # Frame by frame in two pieces, none is whole, and the library reads all of them.
+    halves = [part for message in messages for part in (message[:1], message[1:])]
+    seen = []
+    for parts in ([data], pieces, halves):
+        socket = await Socket().open()
+        for part in parts:
+            if part:
+                socket.protocol.data_received(part)
+        seen.append((socket.taken, socket.queued, socket.transport.take()))
+        await socket.close()
+    assert seen[0] == seen[1] == seen[2]
+
+
+async def test_only_whole_messages_are_taken_at_once() -> None:
+    socket = await Socket().open()
+    whole = frame(Opcode.BINARY, b"x" * 200)
+    for cut in range(1, len(whole)):
+        assert whole_message(whole[:cut], 0) is None
+        assert is_between_frames(socket.protocol.conn)
+        socket.protocol.data_received(whole[:cut])
+        # Even where the library has consumed every byte that it got.
+        assert not is_between_frames(socket.protocol.conn)
+        socket.protocol.data_received(whole[cut:])
+    assert socket.taken == [b"x" * 200] * (len(whole) - 1)
+    socket.protocol.data_received(frame(Opcode.BINARY, b"half", fin=False))
+    assert not is_between_frames(socket.protocol.conn)
+    socket.protocol.data_received(frame(Opcode.CONT, b""))
+    assert is_between_frames(socket.protocol.conn)
+    await socket.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Frame(Opcode.BINARY, b"not masked").serialize(mask=False),
+        b"\xc2" + frame(Opcode.BINARY, b"reserved bit")[1:],
+        frame(Opcode.BINARY, b"\0" * 65536),
+        frame(Opcode.TEXT, b"text"),
+    ],
+)
+def test_what_is_not_taken_at_once(data: bytes) -> None:
+    assert whole_message(data, 0) is None
+
+
+async def test_nothing_is_taken_after_the_end() -> None:
+    socket = await Socket().open()
+    # In one piece: what follows the close frame is not looked at.
+    socket.protocol.data_received(
+        frame(Opcode.BINARY, b"before")
+        + frame(Opcode.CLOSE, b"\x03\xe8")
+        + frame(Opcode.BINARY, b"after")
+    )
+    socket.protocol.data_received(frame(Opcode.BINARY, b"later"))
+    assert socket.taken == [b"before"]
+    await socket.close()
+
+
+class Clock:
+    """Stands for the module `time`; rests are counted, and pass at once."""
+
+    def __init__(self) -> None:
+        self.now = self.worked = 0.0
+        self.rested: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def thread_time(self) -> float:
+        return self.worked
+
+    def sleep(self, seconds: float) -> None:
+        self.rested.append(seconds)
+        self.now += seconds
+
+    def turn(self, *, seconds: float, busy: float) -> None:
+        self.now += seconds
+        self.worked += busy * seconds
+
+
+@pytest.mark.parametrize(
+    ("messages", "seconds", "busy", "rests"),
+    [
+        # Two thousand a second, in a process that has little else to do.
+        (9, 0.0005, 0.1, True),
+        (8, 0.004, 0.1, True),
+        # The same while the loop has much to do: they gather by themselves.
+        (8, 0.004, 0.9, False),
+        # A small fleet: a rest would gather nothing.
+        (1, 0.01, 0.01, False),
+        (2, 0.2, 0.01, False),
+    ],
+)
+async def test_rests_only_where_they_gather_something(
+    monkeypatch: pytest.MonkeyPatch, messages: int, seconds: float, busy: float, rests: bool
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(
+        pace,
+        "time",
+        SimpleNamespace(
+            **{name: getattr(clock, name) for name in ("monotonic", "thread_time", "sleep")}
+        ),
+    )
+    paced = pace.Pace()
+    for turn in range(1, 6):
+        clock.turn(seconds=seconds, busy=busy)
+        for _ in range(messages):
+            paced.took()
+        assert paced.rests == (turn - 1 if rests else 0), "a rest began before all was read"
+        await asyncio.sleep(0)
+        assert paced.rests == (turn if rests else 0)
+    assert clock.rested == [pace.REST] * paced.rests
