@@ -1,25 +1,28 @@
 """POSIX accounts, made by the host's own `useradd`."""
 
+import contextlib
 import os
 import pwd
-import subprocess
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.accounts.authorized_keys import read_keys, replace_keys
+from remotegpu_agent.accounts.programs import Run, alone
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import ACCOUNT_NAME, clean_text, shorten
 from remotegpu_protocol.ssh_keys import check_key_line
 
 _USERADD: Final = "/usr/sbin/useradd"
-_TABLES: Final = "/etc"
+_ETC: Final = "/etc"
+_USERDEL: Final = "/usr/sbin/userdel"
+#: Further tables in which an account has a line of its own, as useradd writes them, in its order.
+_TABLES: Final = (Path("/etc/shadow"), Path("/etc/group"))
 _HOMES: Final = Path("/home")
 #: What the account database says of every account that an agent made.
 _COMMENT: Final = "RemoteGPU"
-#: Seconds that a program of the host may take.
-_PATIENCE: Final = 60
 
 
 class Accounts:
@@ -37,10 +40,18 @@ class Accounts:
                 agent's, or the host cannot.
         """
         _check(name, keys)
-        found = _find(name)
-        if found is None:
-            self._make(name)
-        elif not os.path.lexists(found.pw_dir):
+        if not os.access(_ETC, os.W_OK):
+            raise CommandFailed(
+                "HOST_READ_ONLY",
+                f"The agent may not write to {_ETC}. Loosen its unit as "
+                "deploy/remotegpu-agent.service.d/cleaning.conf does.",
+            )
+        with alone() as run:
+            if _find(name) is not None and not _is_whole(self._ours(name)):
+                # A `useradd` that was killed: sshd may let nobody in.
+                run(_USERDEL, "--", name)
+            if _find(name) is None:
+                self._make(name, run)
             _finish_home(self._ours(name))
         self.replace_keys(name, keys)
 
@@ -78,19 +89,13 @@ class Accounts:
             )
         return found
 
-    def _make(self, name: str) -> None:
-        if not os.access(_TABLES, os.W_OK):
-            raise CommandFailed(
-                "HOST_READ_ONLY",
-                f"The agent may not write to {_TABLES}. Loosen its unit as "
-                "deploy/remotegpu-agent.service.d/cleaning.conf does.",
-            )
+    def _make(self, name: str, run: Run) -> None:
         home = _HOMES / name
         if os.path.lexists(home):
             raise CommandFailed(
                 "HOME_TAKEN", f"{home} is there already, without its account. Move it away."
             )
-        command = [
+        run(
             *(_USERADD, "--create-home", "--home-dir", str(home), "--user-group"),
             *("--shell", self._shell, "--comment", _COMMENT),
             # No password that could be guessed, and not locked: sshd lets nobody into those.
@@ -99,24 +104,7 @@ class Accounts:
             *("--key", f"GID_MIN={self._uids[0]}", "--key", f"GID_MAX={self._uids[-1]}"),
             # Whatever the host's defaults are: nobody else looks into a home.
             *("--key", "HOME_MODE=0700", "--", name),
-        ]
-        try:
-            subprocess.run(  # noqa: S603 - an absolute program, checked arguments, no shell
-                command,
-                check=True,
-                capture_output=True,
-                timeout=_PATIENCE,
-                stdin=subprocess.DEVNULL,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-            )
-        except FileNotFoundError:
-            raise CommandFailed("NO_USERADD", f"{_USERADD} is not on this host.") from None
-        except subprocess.TimeoutExpired:
-            raise CommandFailed("USERADD", f"useradd took more than {_PATIENCE} s.") from None
-        except subprocess.CalledProcessError as error:
-            raise CommandFailed(
-                "USERADD", f"useradd made no account {name}: {clean_text(error.stderr, 500)}"
-            ) from None
+        )
 
 
 def find_made(name: str) -> pwd.struct_passwd | None:
@@ -125,11 +113,26 @@ def find_made(name: str) -> pwd.struct_passwd | None:
     return found if found is not None and found.pw_gecos == _COMMENT else None
 
 
+def _is_whole(account: pwd.struct_passwd) -> bool:
+    """Whether it is in all tables, which `useradd` replaces one after the other."""
+    start = f"{account.pw_name}:"
+    return all(
+        any(line.startswith(start) for line in table.read_text(errors="replace").splitlines())
+        for table in _TABLES
+    )
+
+
 def _finish_home(account: pwd.struct_passwd) -> None:
-    """What a `useradd` that was killed had still to do."""
+    """What a `useradd` that was killed had still to do: it makes the home after the account, and
+    gives it to its user after that. Only root could have made one that is root's."""
+    home = Path(account.pw_dir)
     try:
-        Path(account.pw_dir).mkdir(mode=0o700)
-        os.chown(account.pw_dir, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        with contextlib.suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+        found = home.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0:
+            home.chmod(0o700)
+            os.chown(home, account.pw_uid, account.pw_gid, follow_symlinks=False)
     except OSError as error:
         raise CommandFailed(
             "HOME_NOT_MADE", f"{account.pw_dir} could not be made: {clean_text(str(error))}."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from remotegpu_agent.accounts.accounts import Accounts
@@ -161,13 +162,40 @@ def what_is_not_made(accounts: Accounts, folder: Path) -> None:
     assert Path("/etc/passwd").read_text() == before
     run("/usr/sbin/useradd", "rg-cccccccccccc", check=True)
     assert refused(accounts, "rg-cccccccccccc", key) == "ACCOUNT_TAKEN"
-    # One that a useradd made which was killed before it came to the home.
+    # One that a useradd made which was killed before it came to the home, or gave it away.
     accounts.ensure("rg-dddddddddddd", [])
-    run("rm", "-r", "/home/rg-dddddddddddd", check=True)
+    home = Path("/home/rg-dddddddddddd")
+    run("rm", "-r", str(home), check=True)
     assert not accounts.has("rg-dddddddddddd", [])
     accounts.ensure("rg-dddddddddddd", [key])
     assert accounts.has("rg-dddddddddddd", [key])
+    run("rm", "-r", str(home), check=True)
+    home.mkdir(mode=0o755)
+    accounts.ensure("rg-dddddddddddd", [key])
+    assert accounts.has("rg-dddddddddddd", [key])
+    assert (home.stat().st_uid, home.stat().st_mode & 0o777) == (home.stat().st_gid, 0o700)
+    assert home.stat().st_uid >= 30_000
+    # Or before it came to the tables behind the first.
+    for table in ("shadow", "group"):
+        path = Path("/etc") / table
+        kept = [line for line in path.read_text().splitlines() if "rg-dddddddddddd" not in line]
+        path.write_text("\n".join([*kept, ""]))
+        run("rm", "-r", str(home), check=True)
+        accounts.ensure("rg-dddddddddddd", [key])
+        assert accounts.has("rg-dddddddddddd", [key])
+        assert "\nrg-dddddddddddd:" in path.read_text()
     assert not CANARY.exists()
+
+
+def two_at_once(accounts: Accounts, folder: Path) -> None:
+    """An agent that was killed leaves its useradd behind; the next one does not wait for it."""
+    key = make_key(folder, "twice")
+    with ThreadPoolExecutor() as threads:
+        for number in range(3):
+            name = f"rg-eeeeeeeeee{'abc'[number]}a"
+            for done in [threads.submit(accounts.ensure, name, [key]) for _ in range(2)]:
+                done.result(60)
+            assert accounts.has(name, [key])
 
 
 def main(folder: Path, port: int) -> None:
@@ -175,6 +203,7 @@ def main(folder: Path, port: int) -> None:
     signing_in(accounts, folder, port)
     links_are_not_followed(accounts, folder)
     what_is_not_made(accounts, folder)
+    two_at_once(accounts, folder)
     sys.stdout.write("all of it\n")
 
 
