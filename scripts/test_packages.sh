@@ -70,6 +70,13 @@ have dbus-daemon || missing="$missing dbus"
     missing="$missing polkitd"
 [ -e /usr/lib/systemd/user/dbus.socket ] || missing="$missing dbus-user-session"
 has_pam_systemd || missing="$missing libpam-systemd"
+# With its own network and images, in the same place.
+if ! have dockerd && ! [ -x /usr/sbin/dockerd ]; then
+    missing="$missing docker.io"
+    services="$services docker.service docker.socket containerd"
+    # A package of its own from Debian 13 on.
+    have docker || ! grep -q '^VERSION_ID="1[3-9]"' /etc/os-release || missing="$missing docker-cli"
+fi
 have ps || missing="$missing procps"
 if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
     missing="$missing haproxy"

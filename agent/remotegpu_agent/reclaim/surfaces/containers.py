@@ -1,21 +1,35 @@
 """Docker's containers, volumes, networks and images that carry the allocation's label."""
 
-from collections.abc import Iterator
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tools import run_tool
 
 #: Everything that is made in Docker for an allocation carries it, with the allocation's id.
 LABEL: Final = "io.remotegpu.allocation"
 _SOCKETS: Final = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
-#: How each kind is listed and removed, in an order in which nothing is in use any more.
+_SETTINGS: Final = Path("/etc/docker/daemon.json")
+_DATA: Final = "/var/lib/docker"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How it is listed and removed."""
+
+    name: str
+    listing: tuple[str, ...]
+    removal: tuple[str, ...]
+
+
+#: In an order in which nothing is in use any more.
 _KINDS: Final = (
-    ("container", ("container", "ls", "--all"), ("container", "rm", "--force", "--volumes")),
-    ("volume", ("volume", "ls"), ("volume", "rm", "--force")),
-    ("network", ("network", "ls"), ("network", "rm")),
-    ("image", ("image", "ls", "--all"), ("image", "rm", "--force")),
+    _Kind("container", ("container", "ls", "--all"), ("container", "rm", "--force", "--volumes")),
+    _Kind("volume", ("volume", "ls"), ("volume", "rm", "--force")),
+    _Kind("network", ("network", "ls"), ("network", "rm")),
+    _Kind("image", ("image", "ls", "--all"), ("image", "rm", "--force")),
 )
 
 
@@ -26,21 +40,52 @@ class Containers(BlockingStep):
     timeout = 120.0
 
     def absence(self) -> str | None:
-        return None if any(path.exists() for path in _SOCKETS) else "This host runs no Docker."
+        # One that is only stopped has kept its containers, and starts them again.
+        if any(path.exists() for path in _SOCKETS) or _has_data():
+            return None
+        return "This host runs no Docker."
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
-        for kind, name, _removal in self._objects(deadline):
-            findings.add(f"{kind} {name}")
+        for kind in _KINDS:
+            for name in self._objects(kind, deadline):
+                findings.add(f"{kind.name} {name}")
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        for _kind, name, removal in self._objects(deadline):
-            run_tool("docker", *removal, "--", name, deadline=deadline)
+        reasons = [reason for kind in _KINDS for reason in self._remove_all(kind, deadline)]
+        if reasons:
+            raise Obstacle(reasons[0])
 
-    def _objects(self, deadline: Deadline) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    def _remove_all(self, kind: _Kind, deadline: Deadline) -> list[str]:
+        """Why some could not be removed. Images are removed after those made from them."""
+        before: list[str] = []
+        reasons: list[str] = []
+        while (names := self._objects(kind, deadline)) and names != before:
+            before, reasons = names, []
+            for name in names:
+                try:
+                    run_tool("docker", *kind.removal, "--", name, deadline=deadline)
+                except Obstacle as error:
+                    reasons.append(error.message)
+        return reasons if names else []
+
+    def _objects(self, kind: _Kind, deadline: Deadline) -> list[str]:
         label = f"label={LABEL}={self.tenancy.allocation_id}"
-        for kind, listing, removal in _KINDS:
-            arguments = (*listing, "--quiet", "--filter", label)
-            for name in sorted(set(run_tool("docker", *arguments, deadline=deadline).split())):
-                yield kind, name, removal
+        said = run_tool("docker", *kind.listing, "--quiet", "--filter", label, deadline=deadline)
+        return sorted(set(said.split()))
+
+
+def _has_data() -> bool:
+    try:
+        return any(_data_root().iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _data_root() -> Path:
+    try:
+        settings = json.loads(_SETTINGS.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return Path(_DATA)
+    return Path(str(settings.get("data-root", _DATA)) if isinstance(settings, dict) else _DATA)
