@@ -2,6 +2,7 @@
 
 from typing import Final, Protocol
 
+from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_protocol.kinds import AllocationStart
 
 
@@ -11,16 +12,20 @@ class AllocatedGpus(Protocol):
     `gpu_uuids` None: all of the host.
     """
 
-    async def admit(self, arguments: AllocationStart) -> None:
-        """Before anything is done for an allocation."""
+    async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
+        """Why this host must not begin an allocation. Changes nothing of it."""
         ...
 
-    async def prepare(self, allocation_id: str, gpu_uuids: list[str]) -> None:
-        """Before the allocation's account can reach these GPUs."""
+    async def prepare(self, arguments: AllocationStart) -> None:
+        """Before the allocation's account can reach its GPUs."""
+        ...
+
+    async def add(self, allocation_id: str, gpu_uuids: list[str]) -> None:
+        """Before the allocation's account can reach these GPUs, too."""
         ...
 
     async def grant(self, account: str, gpu_uuids: frozenset[str] | None) -> None:
-        """The account is there, and may use them from now on."""
+        """The account is there, and may use what its allocation has, these among it."""
         ...
 
     async def missing(self, account: str, gpu_uuids: frozenset[str] | None) -> str | None:
@@ -29,10 +34,13 @@ class AllocatedGpus(Protocol):
 
 
 class _Unattended:
-    async def admit(self, arguments: AllocationStart) -> None:
-        """Whatever comes."""
+    async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
+        return None
 
-    async def prepare(self, allocation_id: str, gpu_uuids: list[str]) -> None:
+    async def prepare(self, arguments: AllocationStart) -> None:
+        """They are left as they are."""
+
+    async def add(self, allocation_id: str, gpu_uuids: list[str]) -> None:
         """They are left as they are."""
 
     async def grant(self, account: str, gpu_uuids: frozenset[str] | None) -> None:

@@ -131,12 +131,14 @@ class StartAllocation(Handler[AllocationStart]):
         self._policy = policy
         self._gpus = gpus
 
+    async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
+        return await self._gpus.objection(arguments)
+
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
-        await self._gpus.admit(arguments)
         await report(Progress("recording the allocation"))
         # First, so that the end of it knows which account to look for.
         await self._kept.put(_allocation(arguments))
-        await self._gpus.prepare(arguments.allocation_id, arguments.gpu_uuids)
+        await self._gpus.prepare(arguments)
         accounts = await self._accounts(arguments)
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
@@ -145,14 +147,14 @@ class StartAllocation(Handler[AllocationStart]):
         return Nothing()
 
     async def look_up(self, arguments: AllocationStart) -> LookedUp:
-        found = await self._kept.find(arguments.allocation_id)
-        if found != _allocation(arguments):
+        wanted = _allocation(arguments)
+        if await self._kept.find(arguments.allocation_id) != wanted:
             return NOT_DONE
         accounts = await self._accounts(arguments)
         if accounts is None or arguments.account is None:
             return Done(Nothing())
         has = await asyncio.to_thread(accounts.has, arguments.account, arguments.keys)
-        if not has or await self._gpus.missing(arguments.account, _gpus_of(found)) is not None:
+        if not has or await self._gpus.missing(arguments.account, _gpus_of(wanted)) is not None:
             return NOT_DONE
         return Done(Nothing())
 
@@ -181,11 +183,13 @@ class UpdateAllocation(Handler[AllocationUpdate]):
                 f"This host has no allocation {arguments.allocation_id}: it was never started here,"
                 " or has ended.",
             )
-        await self._gpus.prepare(arguments.allocation_id, arguments.gpu_uuids)
         updated = _updated(found, arguments)
+        # A card that fell off its bus since is no reason to refuse a later end.
+        new = frozenset(arguments.gpu_uuids) - frozenset(found.gpu_uuids)
+        await self._gpus.add(found.id, sorted(new))
         await self._kept.put(updated)
         if updated.account is not None:
-            await self._gpus.grant(updated.account, _gpus_of(updated))
+            await self._gpus.grant(updated.account, None if found.whole_machine else new)
         return Nothing()
 
     async def look_up(self, arguments: AllocationUpdate) -> LookedUp:

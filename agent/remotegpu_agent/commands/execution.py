@@ -51,6 +51,14 @@ class Execution:
         if self._running is not None and self._handler is not None and self._handler.stoppable:
             self._running.cancel()
 
+    async def objection(self) -> Outcome | None:
+        """Why its handler refuses it, before anything is done."""
+        if self._handler is None:
+            return None
+        arguments = read_arguments(self._command.kind, self._command.arguments)
+        error = await self._handler.objection(arguments)
+        return None if error is None else _ended(EventState.REFUSED, error.code, error.message)
+
     async def run(self) -> Outcome:
         """Do it; cancelling this task leaves it undone or half done, as a crash would."""
         if self._handler is None:
@@ -145,8 +153,12 @@ class Execution:
 
 
 def _failed(code: str, message: str) -> Outcome:
+    return _ended(EventState.FAILED, code, message)
+
+
+def _ended(state: EventState, code: str, message: str) -> Outcome:
     return Outcome(
-        EventState.FAILED,
+        state,
         error_code=clean_text(code),
         error_message=clean_text(message, _MAX_MESSAGE),
     )

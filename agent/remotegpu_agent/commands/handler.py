@@ -58,6 +58,11 @@ class Handler(ABC, Generic[Arguments]):
     kind: ClassVar[CommandKind]
     stoppable: ClassVar[bool] = False
 
+    async def objection(self, arguments: Arguments) -> CommandFailed | None:
+        """Why it cannot be done at all, asked right before it begins: then it is refused, and
+        nothing of it was done. Changes nothing."""
+        return None
+
     @abstractmethod
     async def run(self, arguments: Arguments, report: Report) -> Struct:
         """Do it, and return a result of the kind's shape.

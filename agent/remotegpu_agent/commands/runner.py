@@ -134,7 +134,7 @@ class Runner:
             if ended is not None:
                 return ended
         else:
-            ended = await self._objection(command)
+            ended = await self._objection(command) or await execution.objection()
             if ended is not None:
                 return ended
             if not await self._write(lambda: self._disk(self._begin, command.id)):

@@ -99,18 +99,14 @@ class GpuAccess:
             return GpuIsolation(IsolationKind.DEVICE_ACL)
         return GpuIsolation(IsolationKind.WHOLE_MACHINE_ONLY, clean_text(why_not, 2000))
 
-    async def admit(self, arguments: AllocationStart) -> None:
-        """Before anything is done for an allocation.
-
-        Raises:
-            CommandFailed: it would have to be kept apart from others on this host, and cannot be.
-        """
+    async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
+        """Where an allocation would have to be kept apart from others here, and cannot be."""
         isolation = await self.settle()
-        if isolation.kind is IsolationKind.WHOLE_MACHINE_ONLY and not arguments.whole_machine:
-            raise CommandFailed(
-                "GPU_PERMISSIONS",
-                f"This host can only be allocated as a whole. {isolation.reason}",
-            )
+        if isolation.kind is not IsolationKind.WHOLE_MACHINE_ONLY or arguments.whole_machine:
+            return None
+        return CommandFailed(
+            "GPU_PERMISSIONS", f"This host can only be allocated as a whole. {isolation.reason}"
+        )
 
     async def grant(self, account: str, gpu_uuids: frozenset[str] | None) -> None:
         """After the account was made; `gpu_uuids` None: all of the host. Done again, it changes

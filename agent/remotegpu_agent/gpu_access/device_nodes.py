@@ -42,9 +42,8 @@ class DeviceNodes:
 
     def parameters(self) -> FileParameters | None:
         """None while the driver is not loaded."""
-        try:
-            found = _fields(self._proc / "params")
-        except FileNotFoundError:
+        found = _fields(self._proc / "params")
+        if not found:
             return None
         # Their own helper takes these where nothing is said.
         mode, modify = found.get("DeviceFileMode", "438"), found.get("ModifyDeviceFiles", "1")
@@ -95,8 +94,12 @@ class DeviceNodes:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        lines = file.read(_MAX_BYTES).decode(errors="replace").splitlines()
+    """None of a file that is not there: cards and drivers come and go."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_MAX_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
 

@@ -62,12 +62,18 @@ class Baselines:
         self._disk = disk
         self._source = source
 
+    async def objection(self, gpu_uuids: list[str]) -> CommandFailed | None:
+        """A GPU that could not be given back as it was must not be given out."""
+        if not gpu_uuids:
+            return None
+        reply = await self._source.tune(SettingsRequest(gpu_uuids))
+        return next((_unreadable(uuid, why) for uuid, why in reply.failed.items()), None)
+
     async def record(self, allocation_id: str, gpu_uuids: list[str]) -> None:
         """Before the allocation's account can reach them; done again, it changes nothing.
 
         Raises:
-            CommandFailed: one of them does not tell, or the disk does not take it. A GPU that
-                could not be given back as it was must not be given out.
+            CommandFailed: one of them does not tell, or the disk does not take it.
         """
         known = await self.find(allocation_id)
         unknown = [uuid for uuid in gpu_uuids if uuid not in known]
@@ -75,7 +81,7 @@ class Baselines:
             return
         reply = await self._source.tune(SettingsRequest(unknown))
         for uuid, why in reply.failed.items():
-            raise CommandFailed("GPU_SETTINGS", f"What {uuid} is set to cannot be read: {why}")
+            raise _unreadable(uuid, why)
         try:
             await self._disk(self._store.add, allocation_id, reply.settings)
         except StateDirectoryError as error:
@@ -92,3 +98,7 @@ class Baselines:
             await self._disk(self._store.remove, allocation_id)
         except StateDirectoryError as error:
             raise CommandFailed(error.code, error.message) from None
+
+
+def _unreadable(uuid: str, why: str) -> CommandFailed:
+    return CommandFailed("GPU_SETTINGS", f"What {uuid} is set to cannot be read: {why}")

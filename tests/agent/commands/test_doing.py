@@ -44,6 +44,10 @@ class Scripted(Handler[AllocationStart]):
         self.done: list[str] = []
         self.let_go = asyncio.Event()
 
+    async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
+        refused = arguments.allocation_id == "unwelcome"
+        return CommandFailed("UNWELCOME", "Expected a guest.") if refused else None
+
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         self.begun.append(arguments.allocation_id)
         await report(Progress("under\nway", 7.0))
@@ -106,12 +110,17 @@ async def test_what_fails_says_why_and_ends_nothing_else(
 ) -> None:
     handler = Scripted()
     handler.let_go.set()
-    fails, breaks, good = (commander.start(name) for name in ("fails", "breaks", "good"))
+    names = ("fails", "breaks", "unwelcome", "good")
+    fails, breaks, unwelcome, good = commands = [commander.start(name) for name in names]
     with capture_logs() as logs:
         async with host(plane, identity, directory, handler):
-            await commander.give(fails, breaks, good)
+            await commander.give(*commands)
             failed, broken = await commander.outcome(fails), await commander.outcome(breaks)
             assert (await commander.outcome(good)).state is EventState.SUCCEEDED
+            refused = await commander.outcome(unwelcome)
+    assert (refused.state, refused.error_code) == (EventState.REFUSED, "UNWELCOME")
+    assert commander.states(unwelcome) == ["ACCEPTED", "REFUSED"]
+    assert "unwelcome" not in handler.begun
     assert (failed.state, failed.error_code) == (EventState.FAILED, "NO_SUCH_THING")
     assert failed.error_message == "Expected a thing, [31m got none."
     assert (broken.state, broken.error_code) == (EventState.FAILED, "INTERNAL")

@@ -52,6 +52,10 @@ class Devices:
             "GPU Excluded:\t No\n",
         )
 
+    def lose(self, card: int) -> None:
+        """It fell off its bus."""
+        self._proc(f"gpus/0000:{16 + card:02x}:00.0/information").unlink()
+
     def divide(self, minor: int, capability: str, number: int, *, modify: int) -> None:
         """MIG made an instance of the card."""
         self._write(
@@ -104,6 +108,9 @@ class Devices:
         return done.returncode == 0
 
     def _write(self, name: str, content: str) -> None:
-        path = self.root / "proc" / "driver" / "nvidia" / name
+        path = self._proc(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+    def _proc(self, name: str) -> Path:
+        return self.root / "proc" / "driver" / "nvidia" / name

@@ -121,6 +121,10 @@ async def test_two_on_one_host(directory: StateDirectory, driver: StubDriver) ->
         update = AllocationUpdate(start.allocation_id, ["GPU-gone"], 2)
         with pytest.raises(CommandFailed, match="GPU-gone"):
             await host.do("allocation.update", update)
+        # A card that fell off its bus is no reason to refuse a later end.
+        devices.lose(0)
+        await host.do("allocation.update", AllocationUpdate(start.allocation_id, [uuid_of(0)], 3))
+        devices.place(0, minor=3)
     # While no agent runs.
     for name in devices.names():
         devices.make(name)
@@ -159,13 +163,23 @@ async def test_what_a_host_cannot_keep_apart_it_does_not_share(
         isolation = await host.access.settle()
         assert isolation.kind is IsolationKind.WHOLE_MACHINE_ONLY
         assert "NVreg_DeviceFileMode=0660" in (isolation.reason or "")
-        with pytest.raises(CommandFailed, match="only be allocated as a whole") as refused:
-            await host.start(ADA, 0)
-        assert refused.value.code == "GPU_PERMISSIONS"
-        assert AllocationStore(directory).load() == {}
+        handler = host.handlers["allocation.start"]
+        shared = AllocationStart("a1", "ada", False, [uuid_of(0)], 1, ADA)
+        refused = await handler.objection(shared)
+        assert refused is not None
+        assert (refused.code, AllocationStore(directory).load()) == ("GPU_PERMISSIONS", {})
+        assert "only be allocated as a whole" in refused.message
+        # Who begins all the same, as after a crash, makes no account.
+        with pytest.raises(CommandFailed, match="only be allocated as a whole"):
+            await host.do("allocation.start", shared)
         with pytest.raises(KeyError):
             uid_of(ADA)
+        gone = AllocationStart("a2", "ada", True, ["GPU-gone"], 1, ADA)
+        refused = await handler.objection(gone)
+        assert refused is not None
+        assert refused.code == "GPU_SETTINGS"
         start = await host.start(BOB, 0, 1, whole=True)
+        assert await handler.objection(start) is None
         assert devices.opened(uid_of(BOB)) == {"nvidia3", "nvidia4", *COMMON}
         # The module is loaded with its option.
         devices.tell(mode=0o660, modify=1)
