@@ -186,8 +186,11 @@ class UpdateAllocation(Handler[AllocationUpdate]):
         updated = _updated(found, arguments)
         # A card that fell off its bus since is no reason to refuse a later end.
         new = frozenset(arguments.gpu_uuids) - frozenset(found.gpu_uuids)
-        await self._gpus.add(found.id, sorted(new))
-        await self._kept.put(updated)
+        try:
+            await self._gpus.add(found.id, sorted(new))
+        finally:
+            # Whether or not that is known of them, they are part of what is cleaned at its end.
+            await self._kept.put(updated)
         if updated.account is not None:
             await self._gpus.grant(updated.account, None if found.whole_machine else new)
         return Nothing()

@@ -121,6 +121,10 @@ async def test_two_on_one_host(directory: StateDirectory, driver: StubDriver) ->
         update = AllocationUpdate(start.allocation_id, ["GPU-gone"], 2)
         with pytest.raises(CommandFailed, match="GPU-gone"):
             await host.do("allocation.update", update)
+        # It is the allocation's all the same, and has to be proven clean at its end.
+        kept = AllocationStore(directory).load()[start.allocation_id]
+        assert kept.gpu_uuids == ["GPU-gone"]
+        await host.do("allocation.update", AllocationUpdate(start.allocation_id, [uuid_of(0)], 2))
         # A card that fell off its bus is no reason to refuse a later end.
         devices.lose(0)
         await host.do("allocation.update", AllocationUpdate(start.allocation_id, [uuid_of(0)], 3))
