@@ -61,9 +61,9 @@ def _states(states: type[StrEnum]) -> Table:
 
 def _kinds() -> Table:
     with tempfile.TemporaryDirectory() as folder:
-        host = (StateDirectory(Path(folder)), DiskThread(), PolicyFile(), AbsentSource())
-        # What only simulated hosts do yet is described as it is there.
-        handlers = {**make_handlers(*host, simulated=True), **make_handlers(*host)}
+        handlers = make_handlers(
+            StateDirectory(Path(folder)), DiskThread(), PolicyFile(), AbsentSource()
+        )
     rows = []
     for kind in KINDS.values():
         handler = type(handlers[kind.name])

@@ -82,6 +82,7 @@ if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
     missing="$missing haproxy"
     services="$services haproxy"
 fi
+have s3fs || missing="$missing s3fs"
 compiles || missing="$missing gcc libc6-dev"
 needs_browser && missing="$missing chromium"
 # Names of packages hold no spaces.

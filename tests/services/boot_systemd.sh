@@ -2,7 +2,7 @@
 # Becomes Debian's systemd, as process 1 of namespaces that unshare(1) has just made.
 #
 # The root is this machine's with an overlay in memory: what is written is gone with the namespaces.
-# STAGE: an empty directory; REPOSITORY is seen at /mnt; UNIT: what is started.
+# STAGE: an empty directory; REPOSITORY is seen at /media; UNIT: what is started.
 set -eu
 stage=$1 repository=$2 unit=$3
 
@@ -10,7 +10,7 @@ mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$stage"
 mkdir "$stage/upper" "$stage/work" "$stage/root"
 mount -t overlay -o "lowerdir=/,upperdir=$stage/upper,workdir=$stage/work" overlay "$stage/root"
-mount --bind "$repository" "$stage/root/mnt"
+mount --bind "$repository" "$stage/root/media"
 cd "$stage/root"
 
 mount -t proc proc proc

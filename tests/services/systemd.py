@@ -20,7 +20,7 @@ _ENTER = 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"'
 
 class SystemdHost:
     """Namespaces with their own processes, mounts, network and root, in which systemd runs with
-    D-Bus, logind, sshd, cron and atd. The repository is at /mnt there.
+    D-Bus, logind, sshd, cron and atd. The repository is at /media there.
 
     Only for root. Nothing that is done inside stays, and it ends with this process.
     """

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 from msgspec import Meta, Struct
 
+from remotegpu_protocol.datasets import SourceKind, check_location
 from remotegpu_protocol.grammar import clean_text, shorten
 from remotegpu_protocol.inventory import Policy
 from remotegpu_protocol.kinds import ACCOUNT_KEYS, KINDS
@@ -34,6 +35,7 @@ Account = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     commands: Annotated[list[str], Meta(max_length=MAX_ENABLED_KINDS)] = []
     mount_roots: Annotated[list[str], Meta(max_length=64)] = []
+    nfs_exports: Annotated[list[str], Meta(max_length=64)] = []
     accounts: Annotated[list[Account], Meta(max_length=1024)] = []
     ports: Annotated[list[Port | PortRange], Meta(max_length=64)] = []
     cleaning: bool = False
@@ -47,7 +49,10 @@ class LocalPolicy:
     """What is allowed. `message`: why a file that is there is not obeyed."""
 
     commands: frozenset[str] = frozenset()
+    #: Directories that may be mounted, and those below them.
     mount_roots: tuple[PurePosixPath, ...] = ()
+    #: The same of NFS servers.
+    nfs_exports: tuple[str, ...] = ()
     accounts: frozenset[str] = frozenset()
     ports: tuple[range, ...] = ()
     #: Whether what an allocation leaves may be removed: its account, processes and files.
@@ -140,6 +145,7 @@ class PolicyFile:
         return LocalPolicy(
             commands=frozenset(file.commands),
             mount_roots=tuple(_mount_root(root) for root in file.mount_roots),
+            nfs_exports=tuple(check_location(SourceKind.NFS, one) for one in file.nfs_exports),
             accounts=frozenset(_account(name) for name in file.accounts),
             ports=tuple(_ports(ports) for ports in file.ports),
             cleaning=file.cleaning,

@@ -21,6 +21,9 @@ from remotegpu_agent.commands.simulation import (
     SimulatedUnmount,
     SimulatedUpdate,
 )
+from remotegpu_agent.datasets.datasets import Datasets
+from remotegpu_agent.datasets.handlers import MountDataset, UnmountDataset
+from remotegpu_agent.datasets.records import MountStore
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.gpu_access.gpus_of_host import GpusOfHost
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
@@ -46,6 +49,7 @@ def make_handlers(
     store = AllocationStore(directory)
     baselines = Baselines(BaselineStore(directory), disk, source)
     gpus = GpusOfHost(policy, disk, baselines, access)
+    datasets = Datasets(MountStore(directory))
     handlers: list[Handler[Any]] = (
         [
             SimulatedStart(store, disk),
@@ -67,8 +71,11 @@ def make_handlers(
                 AllocationAccounts(store, disk),
                 source,
                 access=access,
+                datasets=datasets,
             ),
             ReplaceKeys(policy),
+            MountDataset(datasets, store, disk, policy, directory.path),
+            UnmountDataset(datasets),
         ]
     )
     return {handler.kind.name: handler for handler in handlers}

@@ -7,6 +7,8 @@ from remotegpu_agent.commands.allocations import AllocationStore, EndAllocation,
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done, LookedUp, Report
 from remotegpu_agent.commands.policy import PolicySource
+from remotegpu_agent.datasets.datasets import Datasets
+from remotegpu_agent.datasets.records import MountStore
 from remotegpu_agent.errors import StateDirectoryError
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
@@ -57,6 +59,7 @@ class Reclaim(EndAllocation):
         source: GpuSource,
         *,
         access: GpuAccess | None = None,
+        datasets: Datasets | None = None,
         witness: Witness = nobody,
     ) -> None:
         super().__init__(store, disk)
@@ -68,6 +71,7 @@ class Reclaim(EndAllocation):
         self._accounts = accounts
         self._source = source
         self._access = access or GpuAccess(directory, disk, policy)
+        self._datasets = datasets or Datasets(MountStore(directory))
         self._witness = witness
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
@@ -86,7 +90,7 @@ class Reclaim(EndAllocation):
             result = CleaningReport(performed=True, items=[_unclear(why_not)])
         else:
             baseline = await self._baselines.find(arguments.allocation_id)
-            steps = make_steps(tenancy, self._source, baseline, self._access)
+            steps = make_steps(tenancy, self._source, baseline, self._access, self._datasets)
             result = await Engine(steps, witness=self._witness).run(report)
         await self._write(tenancy, result)
         if result.verified:

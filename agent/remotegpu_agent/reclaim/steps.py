@@ -1,10 +1,12 @@
 """The order of cleaning."""
 
+from remotegpu_agent.datasets.datasets import Datasets
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baseline
 from remotegpu_agent.reclaim.step import Step
 from remotegpu_agent.reclaim.surfaces.account import AccountItself
 from remotegpu_agent.reclaim.surfaces.containers import Containers
+from remotegpu_agent.reclaim.surfaces.datasets import MountedDatasets
 from remotegpu_agent.reclaim.surfaces.files import CoreDumps, Mail, SharedMemory, TemporaryFiles
 from remotegpu_agent.reclaim.surfaces.gpu_devices import DevicePermissions
 from remotegpu_agent.reclaim.surfaces.gpu_settings import ClockLocks, GpuSettings
@@ -30,7 +32,11 @@ from remotegpu_agent.sources.source import GpuSource
 
 
 def make_steps(
-    tenancy: Tenancy, source: GpuSource, baseline: Baseline, access: GpuAccess
+    tenancy: Tenancy,
+    source: GpuSource,
+    baseline: Baseline,
+    access: GpuAccess,
+    datasets: Datasets | None = None,
 ) -> list[Step]:
     """First what lets somebody in or begins by itself, then what runs, then what lies about, and
     the account when all of that is proven."""
@@ -47,6 +53,7 @@ def make_steps(
         DevicePermissions(tenancy, access),
         Processes(tenancy),
         Mounts(tenancy),
+        MountedDatasets(tenancy, datasets),
         RuntimeDirectory(tenancy),
         SystemVIpc(tenancy),
         MessageQueues(tenancy),

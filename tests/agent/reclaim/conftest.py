@@ -17,21 +17,21 @@ from tests.services.systemd import running_systemd
 
 _ROOT = Path(__file__).parents[3]
 #: Where the repository is seen inside; its own place may be below /tmp, which is another there.
-_SEEN = Path("/mnt")
+_SEEN = Path("/media")
 
 _SCRIPT = r"""
 set -eu
 mount --make-rprivate /
-mount --bind "$1" /mnt
+mount --bind "$1" /media
 stage=/run
-mount -t tmpfs tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/user /run/stage
 for directory in /etc /var/spool; do
     mkdir -p "/run/stage$directory"
     cp -a "$directory/." "/run/stage$directory/"
     mount --bind "/run/stage$directory" "$directory"
 done
-for directory in /home /var/mail /var/lib/systemd; do
+for directory in /home /mnt /srv /var/mail /var/lib/systemd; do
     mkdir -p "$directory"
     mount -t tmpfs -o mode=755 tmpfs "$directory"
 done
@@ -40,7 +40,7 @@ mkdir -p /var/lib/systemd/linger /var/lib/systemd/coredump
 for directory in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs "$directory"; done
 mkdir -p /dev/mqueue
 mount -t mqueue mqueue /dev/mqueue
-cd /mnt
+cd /media
 shift
 exec "$@"
 """

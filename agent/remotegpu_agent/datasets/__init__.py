@@ -1,0 +1,1 @@
+"""Data sets that allocations have mounted on this host."""

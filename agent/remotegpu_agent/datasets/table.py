@@ -1,0 +1,45 @@
+"""What is mounted, as the kernel tells (proc_pid_mountinfo(5))."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_TABLE: Final = Path("/proc/self/mountinfo")
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_OWN: Final = Path("/proc/self/ns/mnt")
+_HOSTS: Final = Path("/proc/1/ns/mnt")
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """`kind` is the file system's; `flags` are those of this place, such as `ro` and `nosuid`."""
+
+    point: Path
+    kind: str
+    flags: frozenset[str]
+
+
+def read_table() -> list[Mounted]:
+    """In the order of mounting: of several at one place the last one is seen."""
+    found = []
+    for line in os.fsdecode(_TABLE.read_bytes()).splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        found.append(Mounted(Path(point), after.split(" ", 1)[0], frozenset(fields[5].split(","))))
+    return found
+
+
+def mounted_at(place: Path) -> Mounted | None:
+    return next((one for one in reversed(read_table()) if one.point == place), None)
+
+
+def mounted_below(directory: Path) -> list[Mounted]:
+    return [one for one in read_table() if directory in one.point.parents]
+
+
+def is_hosts_view() -> bool:
+    """Whether what this process mounts is seen by the host's other processes."""
+    return _OWN.stat().st_ino == _HOSTS.stat().st_ino
