@@ -7,8 +7,8 @@ from typing import Final
 
 import psutil
 
-from remotegpu_agent.addresses import is_internal
 from remotegpu_agent.disks import DiskUsage
+from remotegpu_protocol.addresses import is_internal
 from remotegpu_protocol.metrics import HostMetrics
 from remotegpu_protocol.values import plausible
 

@@ -47,6 +47,12 @@ async def bump(topic: Topic) -> int:
     return int(rows[0]["value"])
 
 
+async def lock(topic: Topic) -> None:
+    """Let nobody else count a change until the current transaction ends."""
+    # On SQLite everything is locked by now.
+    await Version.filter(name=topic).select_for_update()
+
+
 async def read_versions() -> dict[Topic, int]:
     known = {str(topic) for topic in Topic}
     return {

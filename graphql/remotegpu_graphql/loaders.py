@@ -18,6 +18,7 @@ from remotegpu_core.models import (
     Enrollment,
     Gpu,
     Machine,
+    MachineAddress,
     MachineLabel,
     Membership,
     Operation,
@@ -39,6 +40,7 @@ from remotegpu_core.services import (
     users,
     workspaces,
 )
+from remotegpu_core.services.addresses.reading import addresses_of, machines_that_hold
 from remotegpu_core.services.allocations import reading
 from remotegpu_core.services.allocations.reason import Reason
 from remotegpu_core.services.allocations.reasons import reasons_of
@@ -98,6 +100,10 @@ class Loaders:
         )
         self.gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(machines.gpus_of)
         self.labels: DataLoader[uuid.UUID, list[MachineLabel]] = _every(machines.labels_of)
+        self.addresses: DataLoader[uuid.UUID, list[MachineAddress]] = _every(addresses_of)
+        self.address_holder: DataLoader[uuid.UUID, Machine | None] = _one(
+            lambda ids: machines_that_hold(context.actor, ids)
+        )
         self.members: DataLoader[uuid.UUID, list[Membership]] = _every(workspaces.members_of)
         self.claims: DataLoader[uuid.UUID, availability.Claims | None] = _one(
             availability.claims_of

@@ -17,6 +17,7 @@ from remotegpu_graphql.enrollments.types import Enrollment
 from remotegpu_graphql.fleet.freeze import FreezeMutation, FreezeQuery
 from remotegpu_graphql.fleet.queries import FleetQuery
 from remotegpu_graphql.fleet.subscriptions import FleetSubscription
+from remotegpu_graphql.machines.addressing import AddressingMutation
 from remotegpu_graphql.machines.maintenance import MaintenanceMutation
 from remotegpu_graphql.machines.mutations import MachinesMutation
 from remotegpu_graphql.machines.queries import MachinesQuery
@@ -65,6 +66,7 @@ MUTATIONS = (
     EnrollmentsMutation,
     MachinesMutation,
     MaintenanceMutation,
+    AddressingMutation,
     AllocationsMutation,
     OperationsMutation,
     QuotasMutation,

@@ -1,6 +1,8 @@
 """Machines that came the way that hosts come: enrolled, connected, inventoried, sampled."""
 
 import asyncio
+import hashlib
+import ipaddress
 import itertools
 import time
 import uuid
@@ -125,6 +127,20 @@ async def make_host(
     return host
 
 
+def ipv4_of(name: str) -> str:
+    """An address of the host's own."""
+    return str(ipaddress.IPv4Address(f"10.{'.'.join(map(str, _digest(name)[:3]))}"))
+
+
+def ipv6_of(name: str) -> str:
+    """Another one."""
+    return str(ipaddress.IPv6Address(b"\x20\x01\x0d\xb8" + _digest(name)[:12]))
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
 def inventory(
     name: str,
     *,
@@ -146,8 +162,8 @@ def inventory(
             operating_system="Debian GNU/Linux 12",
             kernel="6.1.0-18-amd64",
             addresses=[
-                Address("10.0.0.7", AddressKind.MANAGEMENT, "eno1"),
-                Address("2001:db8::7", AddressKind.PUBLIC),
+                Address(ipv4_of(name), AddressKind.MANAGEMENT, "eno1"),
+                Address(ipv6_of(name), AddressKind.PUBLIC),
             ],
             driver_state=DriverState.READY,
             driver_version="550.54.15",

@@ -421,6 +421,32 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         ),
         lambda _world, data: data["machine"] is not None,
     ),
+    "Mutation.setMachineAddresses": Entry(
+        "mutation M($input: SetMachineAddressesInput!) { setMachineAddresses(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, _caller: {
+                "machineId": world.id("Machine"),
+                "addresses": [{"address": "192.0.2.9", "kind": "MANAGEMENT"}],
+            }
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
+    "Mutation.acceptMachineAddresses": Entry(
+        "mutation M($input: AcceptMachineAddressesInput!) { acceptMachineAddresses(input: $input) "
+        f"{{ machine {{ id }} {_ERRORS} }} }}",
+        # Nobody else has an address of this one: who may is told so.
+        {**ADMINS_WRITE, ADMIN: NOT_FOUND},
+        _input(
+            lambda world, _caller: {
+                "machineId": world.id("Machine"),
+                "addresses": ["192.0.2.9"],
+                "reason": "floating",
+            }
+        ),
+        lambda _world, data: data["machine"] is not None,
+    ),
     "Mutation.retireMachine": Entry(
         "mutation M($input: RetireMachineInput!) { retireMachine(input: $input) "
         f"{{ machine {{ id }} {_ERRORS} }} }}",

@@ -18,7 +18,7 @@ from remotegpu_graphql.limits import MAX_COST
 from remotegpu_graphql.scalars import format_time
 from tests.graphql_schema.asking import ask, data_of
 from tests.graphql_schema.contract import ContractOperation, contract_operations, document
-from tests.graphql_schema.hosts import GIB, make_host
+from tests.graphql_schema.hosts import GIB, ipv4_of, ipv6_of, make_host
 from tests.graphql_schema.people import (
     PASSWORD,
     actor_of,
@@ -208,8 +208,8 @@ async def test_machines(any_plane: ControlPlane) -> None:
         "lastSeenAt": format_time(host.machine.last_seen_at or 0),
         "agentVersion": "1.2.3",
         "addresses": [
-            {"address": "10.0.0.7", "kind": "MANAGEMENT"},
-            {"address": "2001:db8::7", "kind": "PUBLIC"},
+            {"address": ipv4_of("gpu-01"), "kind": "MANAGEMENT"},
+            {"address": ipv6_of("gpu-01"), "kind": "PUBLIC"},
         ],
         "labels": [{"key": "rack", "value": "a1"}],
         "specs": {

@@ -72,13 +72,13 @@ async def test_contract_documents(scaled_out: ControlPlane, redis_server: RedisS
         # The same for one machine and for fifty, and few; in an audit trail one for each type of
         # actor that a page has.
         assert len(counts) == 1 or name.startswith("Audit"), (name, counts)
-        assert max(counts) <= 6, (name, counts)
+        assert max(counts) <= 7, (name, counts)
 
 
 async def test_machines_ask_the_database_this_often(
     plane: ControlPlane, embedded_settings: Settings
 ) -> None:
-    """The page, its count, GPUs and labels, and who holds machines and GPUs, one level after the
+    """The page, its count, GPUs, labels and addresses, and who holds machines and GPUs, one level after the
     other: nothing that could be left out."""
     assert embedded_settings.database_url is None
     admin = await as_admin()
@@ -87,8 +87,9 @@ async def test_machines_ask_the_database_this_often(
         await host.publish()
     with statements() as seen:
         await data_of(plane, admin, document("Machines"), {}, operation="Machines")
-    assert len(seen) == 6, seen
+    assert len(seen) == 7, seen
     assert sum('FROM "gpu"' in statement for statement in seen) == 1
+    assert sum('FROM "machine_address"' in statement for statement in seen) == 1
     assert sum('FROM "machine_label"' in statement for statement in seen) == 1
 
 

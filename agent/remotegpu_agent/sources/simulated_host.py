@@ -4,6 +4,7 @@ Several simulated hosts share one real machine: their CPU, memory and disks are 
 a name, a hardware UUID and addresses of their own make them distinct machines.
 """
 
+import ipaddress
 import random
 import uuid
 
@@ -36,14 +37,16 @@ def simulated_hostname(seed: int, machine_name: str | None) -> str:
 def simulated_host(host: HostInventory, *, seed: int, machine_name: str | None) -> HostInventory:
     """`host`, with what must differ between simulated hosts replaced.
 
-    The address lies in 192.0.2.0/24, which is set aside for examples (RFC 5737).
+    The address lies in 2001:db8::/32, which is set aside for examples (RFC 3849) and has room
+    for as many hosts as anybody simulates.
     """
-    last = random.Random(f"address {seed}").randrange(1, 255)
+    last = random.Random(f"address {seed}").getrandbits(96)
+    address = ipaddress.IPv6Address((0x20010DB8 << 96) | last)
     return structs.replace(
         host,
         hostname=simulated_hostname(seed, machine_name),
         hardware_uuid=simulated_hardware_uuid(seed),
-        addresses=[Address(f"192.0.2.{last}", AddressKind.MANAGEMENT, "sim0")],
+        addresses=[Address(str(address), AddressKind.MANAGEMENT, "sim0")],
         gpu_isolation=GpuIsolation(
             IsolationKind.NONE, "This host is simulated: nobody can sign in to it."
         ),

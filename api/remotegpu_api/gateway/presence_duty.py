@@ -22,6 +22,7 @@ from remotegpu_core.services import (
     presence,
     sign_in,
 )
+from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.allocations.log import ALLOCATION_LOG
 from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_core.tasks import end, keep_running
@@ -111,6 +112,7 @@ class PresenceDuty:
                 moved |= bool(await presence.release_orphans(not_before=self._watching_since))
                 moved |= bool(await presence.give_up(not_before=self._watching_since))
                 await freeze.look()
+                moved |= bool(await settle())
         if self._due(_NOTE):
             await self._note_seen()
         if self._due(_PRUNE) and await leases.hold("prune", self._plane.replica_id) is not None:

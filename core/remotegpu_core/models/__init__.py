@@ -14,6 +14,7 @@ from remotegpu_core.models.dataset import Dataset, DatasetGrant, Mount
 from remotegpu_core.models.enrollment import Enrollment
 from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
+from remotegpu_core.models.machine_address import AddressSource, MachineAddress
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quota import Quota
 from remotegpu_core.models.ssh_key import SshKey
@@ -22,6 +23,7 @@ from remotegpu_core.models.user import User
 from remotegpu_core.models.workspace import Membership, Workspace, WorkspaceRole
 
 __all__ = [
+    "AddressSource",
     "Allocation",
     "AllocationEvent",
     "ApiToken",
@@ -37,6 +39,7 @@ __all__ = [
     "IdempotencyKey",
     "Lease",
     "Machine",
+    "MachineAddress",
     "MachineChange",
     "MachineGrant",
     "MachineLabel",

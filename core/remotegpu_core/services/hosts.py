@@ -7,6 +7,7 @@ from remotegpu_core.errors import Conflict
 from remotegpu_core.models import Machine, Outcome
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
+from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import Lifecycle, sources_of
@@ -70,5 +71,6 @@ async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
             target=("Machine", machine.id),
             details={"machine": machine.name, "reason": machine.command_hold},
         )
+        await judge(machine.id, actor)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine_id)

@@ -13,6 +13,8 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Gpu, Machine, Outcome
 from remotegpu_core.services import audit
+from remotegpu_core.services.addresses.claims import arrange
+from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Health
@@ -37,7 +39,7 @@ async def apply_inventory(
     """Make the machine's rows what its host says, if `epoch` is still its newest connection.
 
     GPUs and hardware UUIDs that another machine has are left out and explained; the rest is
-    applied. `reasons` are further texts that make the machine DEGRADED.
+    applied. Addresses that another one has quarantine this one. `reasons` are further texts that make the machine DEGRADED.
     """
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(IntegrityError):
@@ -77,6 +79,10 @@ async def _apply(
                 outcome=Outcome.FAILED,
                 details={"machine": machine.name, "reason": " ".join(refused)},
             )
+        # After everything that waits for other machines' rows: it locks the counter of changes.
+        if await arrange(machine_id, host):
+            changed = True
+            await judge(machine_id, machine_actor(machine_id))
         if changed:
             await record_change(machine_id, ChangeKind.INVENTORY_CHANGED)
         if health_changed:

@@ -14,6 +14,8 @@ from remotegpu_core.errors import Conflict, InvalidInput, LimitExceeded
 from remotegpu_core.models import Booking, Gpu, Machine, MachineLabel, Occupancy
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
+from remotegpu_core.services.addresses import claims
+from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Lifecycle, sources_of
 from remotegpu_protocol.errors import InvalidValue
@@ -42,7 +44,10 @@ async def start_maintenance(actor: Actor, machine_id: uuid.UUID, reason: str) ->
 
 
 async def end_maintenance(actor: Actor, machine_id: uuid.UUID) -> Machine:
-    """Put a machine back into service. Raises Conflict when it is not in maintenance."""
+    """Put a machine back into service, or into the quarantine that its addresses ask for.
+
+    Raises Conflict when it is not in maintenance.
+    """
     return await _move(
         actor,
         "endMaintenance",
@@ -85,6 +90,7 @@ async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
         if not moved:
             raise Conflict("This machine is retired already.", field="machineId")
         await Gpu.filter(machine_id=machine.id, removed_at=None).update(removed_at=now_ms())
+        await claims.give_up(machine.id)
         await _record(actor, "retireMachine", machine)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine.id)
@@ -136,7 +142,7 @@ async def rename(actor: Actor, machine_id: uuid.UUID, name: str) -> Machine:
 async def set_labels(
     actor: Actor, machine_id: uuid.UUID, labels: Sequence[tuple[str, str]]
 ) -> Machine:
-    """Give a machine these labels and no others.
+    """Give a machine these labels and no others. Another site may have its addresses already.
 
     Raises:
         InvalidInput: a key comes twice, or a label does not keep the grammar.
@@ -155,7 +161,7 @@ async def set_labels(
     if len({key for key, _ in labels}) < len(labels):
         raise InvalidInput("A label's key comes once.", field="labels")
     async with transaction():
-        await Machine.filter(id=machine.id).select_for_update()
+        now = await Machine.filter(id=machine.id).select_for_update().get()
         await MachineLabel.filter(machine_id=machine.id).delete()
         await MachineLabel.bulk_create(
             MachineLabel(machine_id=machine.id, key=key, value=value) for key, value in labels
@@ -166,8 +172,10 @@ async def set_labels(
             machine,
             labels=", ".join(f"{key}={value}" for key, value in labels),
         )
+        if now.lifecycle is not Lifecycle.RETIRED and await claims.rearrange(machine.id, now.host):
+            await judge(machine.id, actor)
         await record_change(machine.id, ChangeKind.CONFIGURATION_CHANGED)
-    return machine
+    return await Machine.get(id=machine.id)
 
 
 async def _managed(actor: Actor, machine_id: uuid.UUID) -> Machine:
@@ -198,6 +206,7 @@ async def _move(
             )
         details = {"reason": reason} if reason else {}
         await _record(actor, action, machine, **details)
+        await judge(machine.id, actor)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine.id)
 

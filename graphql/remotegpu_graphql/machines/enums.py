@@ -4,7 +4,7 @@ from remotegpu_core.services.changes import ChangeKind
 from remotegpu_core.services.machines import MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.enums import graph_enum
-from remotegpu_protocol.inventory import AddressKind, DriverState, IsolationKind
+from remotegpu_protocol.inventory import DriverState, IsolationKind
 
 graph_enum(
     Presence,
@@ -42,15 +42,6 @@ graph_enum(
         "PARTLY_ALLOCATED": "Some of its GPUs are held.",
         "ALLOCATED": "All of it is held.",
         "RECLAIMING": "It is being cleaned after its last holder.",
-    },
-)
-graph_enum(
-    AddressKind,
-    "What an address is for.",
-    {
-        "MANAGEMENT": "The machine's agent dials from it.",
-        "PUBLIC": "Routable worldwide.",
-        "ADDITIONAL": "Any other.",
     },
 )
 graph_enum(
@@ -103,7 +94,7 @@ graph_enum(
         "INVENTORY_CHANGED": "Its hardware, driver, system or addresses changed.",
         "LIFECYCLE_CHANGED": "An operator put it in or out of service.",
         "ACCESS_CHANGED": "A grant on it was given or taken.",
-        "CONFIGURATION_CHANGED": "An operator changed its name, its labels, or whether it drains.",
+        "CONFIGURATION_CHANGED": "An operator changed its name, labels or addresses, or whether it drains.",
         "AVAILABILITY_CHANGED": "Somebody got some of it, or gave it back.",
     },
 )

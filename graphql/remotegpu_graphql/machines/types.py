@@ -9,24 +9,18 @@ from remotegpu_core.services import availability
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
+from remotegpu_graphql.machines.addresses import Address
 from remotegpu_graphql.machines.enums import MachineChangeKind
 from remotegpu_graphql.metrics.types import MachineMetrics
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import ByteCount, DateTime
-from remotegpu_protocol.inventory import AddressKind, DriverState, IsolationKind
+from remotegpu_protocol.inventory import DriverState, IsolationKind
 
 
 @strawberry.type(description="A label of a machine.")
 class Label:
     key: str = strawberry.field(description="Unique on its machine.")
     value: str = strawberry.field(description="Any short text.")
-
-
-@strawberry.type(description="An IP address of a machine.")
-class Address:
-    address: str = strawberry.field(description="IPv4 or IPv6, in its shortest spelling.")
-    kind: AddressKind = strawberry.field(description="What it is for.")
-    interface: str | None = strawberry.field(description="The network interface that has it.")
 
 
 @strawberry.type(description="A block device.")
@@ -230,16 +224,12 @@ class Machine(Node):
         heard = [self.row.last_seen_at, live.last_seen_at if live else None]
         return max((DateTime(at) for at in heard if at is not None), default=None)
 
-    @strawberry.field(description="Its IP addresses, without loopback and link-local ones.")
-    def addresses(self) -> list[Address]:
-        return [
-            Address(
-                address=address["address"],
-                kind=AddressKind(address["kind"]),
-                interface=address.get("interface"),
-            )
-            for address in self.row.host.get("addresses", [])
-        ]
+    @strawberry.field(
+        description="Its IP addresses, those for management first; without those that are the "
+        "host's own business, such as loopback, link-local and bridges of containers."
+    )
+    async def addresses(self, info: Info) -> list[Address]:
+        return [Address.of(row) for row in await info.context.loaders.addresses.load(self.row.id)]
 
     @strawberry.field(description="Its labels, by their key.")
     async def labels(self, info: Info) -> list[Label]:

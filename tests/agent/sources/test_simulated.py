@@ -94,7 +94,7 @@ def test_simulated_hosts_differ_where_machines_must() -> None:
     assert (one.hostname, two.hostname) == ("sim-01", "sim-02")
     assert one.hardware_uuid != two.hardware_uuid
     assert hardware_uuid(one.hardware_uuid) == one.hardware_uuid
-    assert one.addresses[0].address.startswith("192.0.2.")
+    assert one.addresses[0].address.startswith("2001:db8:")
     assert len(one.addresses) == 1
     assert one.cpu_model == real.cpu_model
     encode(Inventory(revision=1, host=one, gpus=[]))

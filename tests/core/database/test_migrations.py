@@ -1,3 +1,4 @@
+import json
 import sys
 import uuid
 from asyncio import create_subprocess_exec
@@ -13,7 +14,10 @@ from remotegpu_core import migrations
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.configuration import APP
 from remotegpu_core.database.connection import Database
-from remotegpu_core.models import Machine, User, Version
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.models import Machine, MachineAddress, User, Version
+from remotegpu_core.services.addresses.claims import arrange
+from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.settings import Settings
 from tests.core.database.test_constraints import insert
 from tests.core.people import make_user
@@ -139,5 +143,61 @@ async def test_a_pool_of_one_connection_can_migrate(empty_settings: Settings) ->
         await User.create(
             username="a", username_key="a", password_hash="x", role="USER", created_at=now_ms()
         )
+    finally:
+        await database.close()
+
+
+async def test_addresses_that_hosts_shared_before_they_were_compared(
+    empty_settings: Settings,
+) -> None:
+    """The oldest has it; nobody is taken out of service by an update."""
+    database = Database(empty_settings)
+    await database.open()
+    try:
+        executor = MigrationExecutor(get_connection("default"), database._config["apps"])
+        target = MigrationTarget(APP, NAMES[NAMES.index("0009_addresses") - 1])
+        await executor.migrate([target], direction="forward")
+        common = {"presence": "ONLINE", "health": "HEALTHY", "health_reasons": "[]", "epoch": 1}
+        ids = {name: uuid.uuid4() for name in ("younger", "older", "elsewhere", "retired", "new")}
+        for name, host, created_at in (
+            ("younger", ["10.0.0.7", "::ffff:8.8.8.8"], 3),
+            ("older", ["10.0.0.7", "8.8.8.8", "010.0.0.1", "fe80::1"], 2),
+            ("elsewhere", ["10.0.0.7"], 4),
+            ("retired", ["10.0.0.7"], 1),
+            ("new", None, 5),
+        ):
+            said = [{"address": address, "kind": "ADDITIONAL"} for address in host or []]
+            await insert(
+                "machine",
+                id=ids[name],
+                name=name,
+                name_key=name,
+                public_key="x" * 32,
+                lifecycle="RETIRED" if name == "retired" else "IN_SERVICE",
+                host="{}" if host is None else json.dumps({"hostname": name, "addresses": said}),
+                created_at=created_at,
+                **common,
+            )
+        await insert(
+            "machine_label", id=uuid.uuid4(), machine_id=ids["elsewhere"], key="site", value="north"
+        )
+        await database.migrate()
+        rows = await MachineAddress.all().order_by("address").select_related("machine")
+        found = {(row.machine.name, row.scope, row.address): row for row in rows}
+        assert {key: row.held for key, row in found.items()} == {
+            ("older", "site:", "10.0.0.7"): True,
+            ("older", "", "8.8.8.8"): True,
+            ("younger", "site:", "10.0.0.7"): False,
+            ("younger", "", "8.8.8.8"): False,
+            ("elsewhere", "site:north", "10.0.0.7"): True,
+        }
+        assert all(row.held is (row.accepted_at is None) for row in rows)
+        assert await settle() == 0
+        assert await Machine.filter(lifecycle="IN_SERVICE").count() == 4
+        # What hosts say again changes nothing.
+        for name in ("younger", "older"):
+            machine = await Machine.get(id=ids[name])
+            async with transaction():
+                assert await arrange(machine.id, machine.host) is False
     finally:
         await database.close()

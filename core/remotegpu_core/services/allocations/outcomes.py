@@ -11,8 +11,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from remotegpu_core.actor import SYSTEM
 from remotegpu_core.models import Allocation, Command, Machine, Operation
 from remotegpu_core.services import operations
+from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
@@ -171,6 +173,7 @@ async def _end_quarantine(machine_id: uuid.UUID) -> None:
     await Machine.filter(id=machine_id).update(
         lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
     )
+    await judge(machine_id, SYSTEM)
     await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 

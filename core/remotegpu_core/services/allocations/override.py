@@ -7,6 +7,7 @@ from remotegpu_core.errors import Conflict, InvalidInput
 from remotegpu_core.models import Allocation, Command, Machine
 from remotegpu_core.services import audit, commands
 from remotegpu_core.services.access import visible_machine
+from remotegpu_core.services.addresses.quarantine import is_for_addresses, judge
 from remotegpu_core.services.allocations.outcomes import override_cleaning
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.ledger import ledger
@@ -39,6 +40,12 @@ async def override_quarantine(actor: Actor, machine_id: uuid.UUID, reason: str) 
                 "This host is held, and not for what is left on it: accept it first.",
                 field="machineId",
             )
+        if is_for_addresses(machine):
+            raise Conflict(
+                "Another machine has an address of this one: give the host another, or accept it "
+                "with acceptMachineAddresses.",
+                field="machineId",
+            )
         unclean = await Allocation.filter(
             machine_id=machine_id, state=AllocationState.RECLAIMING
         ).order_by("id")
@@ -61,6 +68,7 @@ async def override_quarantine(actor: Actor, machine_id: uuid.UUID, reason: str) 
             await Machine.filter(id=machine_id).update(
                 lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
             )
+            await judge(machine_id, actor)
             await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
         await audit.record(
             actor,

@@ -1,0 +1,96 @@
+"""What admins do about addresses of machines."""
+
+from typing import Annotated
+
+import strawberry
+
+from remotegpu_core.services.addresses import admin
+from remotegpu_graphql.context import Info
+from remotegpu_graphql.errors import UserError
+from remotegpu_graphql.fields import mutation
+from remotegpu_graphql.ids import decode_id
+from remotegpu_graphql.machines.types import Machine
+from remotegpu_graphql.payloads import user_errors
+from remotegpu_graphql.permissions import Access
+from remotegpu_protocol.inventory import AddressKind
+
+
+@strawberry.input(description="An address to give to a machine.")
+class AddressInput:
+    address: str = strawberry.field(
+        description="IPv4 without leading zeros or IPv6, one that others may reach a host by."
+    )
+    kind: AddressKind = strawberry.field(description="What it is for.")
+
+
+@strawberry.input(description="The addresses that admins give a machine, all of them.")
+class SetMachineAddressesInput:
+    machine_id: strawberry.ID = strawberry.field(description="The machine.")
+    addresses: list[AddressInput] = strawberry.field(
+        description="At most 16; those that admins gave it before and that are not here go."
+    )
+
+
+@strawberry.type(description="Of setMachineAddresses.")
+class SetMachineAddressesPayload:
+    machine: Machine | None = strawberry.field(default=None, description="The machine.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.input(description="Contested addresses that a machine may have all the same.")
+class AcceptMachineAddressesInput:
+    machine_id: strawberry.ID = strawberry.field(description="The machine that is quarantined.")
+    addresses: list[str] = strawberry.field(
+        description="Which of its contested addresses, so that none is accepted unseen."
+    )
+    reason: str = strawberry.field(description="1 to 500 characters, for the audit trail.")
+
+
+@strawberry.type(description="Of acceptMachineAddresses.")
+class AcceptMachineAddressesPayload:
+    machine: Machine | None = strawberry.field(default=None, description="The machine.")
+    user_errors: list[UserError] = user_errors()
+
+
+@strawberry.type
+class AddressingMutation:
+    @mutation(
+        "Give a machine these addresses beside those that its agent reports, and no others; of one "
+        "that the agent reports too, this kind counts. CONFLICT when another machine has one in "
+        "the same scope.",
+        access=Access.ADMIN,
+    )
+    async def set_machine_addresses(
+        self,
+        info: Info,
+        input: Annotated[SetMachineAddressesInput, strawberry.argument(description="Which, what.")],
+    ) -> SetMachineAddressesPayload | None:
+        machine = await admin.set_addresses(
+            info.context.actor,
+            decode_id(input.machine_id, "Machine", field="machineId"),
+            [(given.address, given.kind) for given in input.addresses],
+        )
+        await info.context.nudge()
+        return SetMachineAddressesPayload(machine=Machine.of(machine))
+
+    @mutation(
+        "Accept that a machine has addresses which another one has too; when none is left that was "
+        "not accepted, its quarantine for them ends. That holds until it reports without them, or "
+        "goes to another site.",
+        access=Access.ADMIN,
+    )
+    async def accept_machine_addresses(
+        self,
+        info: Info,
+        input: Annotated[
+            AcceptMachineAddressesInput, strawberry.argument(description="Which, why.")
+        ],
+    ) -> AcceptMachineAddressesPayload | None:
+        machine = await admin.accept_addresses(
+            info.context.actor,
+            decode_id(input.machine_id, "Machine", field="machineId"),
+            input.addresses,
+            input.reason,
+        )
+        await info.context.nudge()
+        return AcceptMachineAddressesPayload(machine=Machine.of(machine))
