@@ -97,7 +97,7 @@ _RULES = (
 class Migration(migrations.Migration):
     """Nothing is available without a receipt of whoever had it last."""
 
-    dependencies = [("remotegpu", "0008_datasets")]
+    dependencies = [("remotegpu", "0009_addresses")]
 
     operations = [
         ops.AddField(
