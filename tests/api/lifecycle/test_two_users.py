@@ -115,6 +115,7 @@ async def test_one_after_the_other(scaled_out: Backend, tmp_path: Path) -> None:
             await keys_follow(world, ada, ada_keys, allocation, first)
             await full_home(ada, ada_keys, allocation, first)
             await first.plant("first")
+            world.host.driver.set({"card0.compute_mode": 3, "card1.power.set": 200_000})
             uid = first.uid
             # All of it is found where it is, also by whoever looks around.
             assert len(await first.residue(uid)) > 60
@@ -134,6 +135,8 @@ async def test_one_after_the_other(scaled_out: Backend, tmp_path: Path) -> None:
                 await shell.ended()
             check_receipt(await ada.reached(allocation, "RELEASED"), FOUND)
             assert await first.residue(uid) == []
+            settings = world.host.driver.settings()
+            assert (settings["card0.compute_mode"], settings["card1.power.set"]) == (0, 700_000)
             assert (await world.admin.machine(world.machine_id)) == {
                 "lifecycle": "IN_SERVICE",
                 "lifecycleReason": None,
