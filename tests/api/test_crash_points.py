@@ -132,6 +132,7 @@ async def test_killed_at_each_kind_of_moment(deaths: Deaths) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 async def test_killed_at_every_moment(deaths: Deaths) -> None:
     await die_of_everything(deaths, most=100)
     assert deaths.died > 2 * len(MOMENTS)
