@@ -10,6 +10,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 from msgspec import Meta, Struct
 
+from remotegpu_agent.reclaim.scratch_disk import ScratchDisk
 from remotegpu_protocol.datasets import SourceKind, check_location
 from remotegpu_protocol.grammar import clean_text, shorten
 from remotegpu_protocol.inventory import Policy
@@ -40,6 +41,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     ports: Annotated[list[Port | PortRange], Meta(max_length=64)] = []
     cleaning: bool = False
     gpu_permissions: bool = False
+    scratch: Annotated[list[ScratchDisk], Meta(max_length=64)] = []
     account_uids: UidRange = (30_000, 39_999)
     account_shell: Annotated[str, Meta(pattern=SHELL)] = "/bin/bash"
 
@@ -59,6 +61,8 @@ class LocalPolicy:
     cleaning: bool = False
     #: Whether the device files of GPUs are kept, so that an account opens those that it has.
     gpu_permissions: bool = False
+    #: Erased after who had the whole host.
+    scratch: tuple[ScratchDisk, ...] = ()
     account_uids: range = range(30_000, 40_000)
     account_shell: str = "/bin/bash"
     simulated: bool = False
@@ -150,6 +154,7 @@ class PolicyFile:
             ports=tuple(_ports(ports) for ports in file.ports),
             cleaning=file.cleaning,
             gpu_permissions=file.gpu_permissions,
+            scratch=tuple(file.scratch),
             account_uids=_uids(file.account_uids),
             account_shell=file.account_shell,
             source=str(self._path),

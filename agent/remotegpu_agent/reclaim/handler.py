@@ -75,7 +75,8 @@ class Reclaim(EndAllocation):
         self._witness = witness
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
-        if not (await self._disk(self._policy.read)).cleaning:
+        policy = await self._disk(self._policy.read)
+        if not policy.cleaning:
             return await self._uncleaned(arguments, report)
         tenancy = await self._tenancy(arguments.allocation_id)
         if tenancy is None:
@@ -90,7 +91,9 @@ class Reclaim(EndAllocation):
             result = CleaningReport(performed=True, items=[_unclear(why_not)])
         else:
             baseline = await self._baselines.find(arguments.allocation_id)
-            steps = make_steps(tenancy, self._source, baseline, self._access, self._datasets)
+            steps = make_steps(
+                tenancy, self._source, baseline, self._access, self._datasets, policy.scratch
+            )
             result = await Engine(steps, witness=self._witness).run(report)
         await self._write(tenancy, result)
         if result.verified:
@@ -122,6 +125,7 @@ class Reclaim(EndAllocation):
             account,
             None if allocation is None else allocation.gpu_uuids,
             await asyncio.to_thread(subordinate_ids, account.name),
+            allocation is not None and allocation.whole_machine,
         )
 
     async def _uncleaned(self, arguments: AllocationEnd, report: Report) -> CleaningReport:

@@ -1,8 +1,11 @@
 """The order of cleaning."""
 
+from collections.abc import Sequence
+
 from remotegpu_agent.datasets.datasets import Datasets
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baseline
+from remotegpu_agent.reclaim.scratch_disk import ScratchDisk
 from remotegpu_agent.reclaim.step import Step
 from remotegpu_agent.reclaim.surfaces.account import AccountItself
 from remotegpu_agent.reclaim.surfaces.containers import Containers
@@ -18,6 +21,7 @@ from remotegpu_agent.reclaim.surfaces.journals import Journals
 from remotegpu_agent.reclaim.surfaces.mounts import Mounts
 from remotegpu_agent.reclaim.surfaces.network import Ports
 from remotegpu_agent.reclaim.surfaces.processes import Processes
+from remotegpu_agent.reclaim.surfaces.scratch import scratch_step
 from remotegpu_agent.reclaim.surfaces.sign_in import SignIn
 from remotegpu_agent.reclaim.surfaces.ssh_keys import SshKeys
 from remotegpu_agent.reclaim.surfaces.systemd import (
@@ -37,6 +41,7 @@ def make_steps(
     baseline: Baseline,
     access: GpuAccess,
     datasets: Datasets | None = None,
+    scratch: Sequence[ScratchDisk] = (),
 ) -> list[Step]:
     """First what lets somebody in or begins by itself, then what runs, then what lies about, and
     the account when all of that is proven."""
@@ -59,6 +64,7 @@ def make_steps(
         MessageQueues(tenancy),
         SharedMemory(tenancy),
         TemporaryFiles(tenancy),
+        scratch_step(tenancy, scratch),
         Mail(tenancy),
         CoreDumps(tenancy),
         Journals(tenancy),

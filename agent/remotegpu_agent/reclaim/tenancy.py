@@ -25,12 +25,14 @@ class Account(Struct, frozen=True):
 
 class Tenancy(Struct, frozen=True):
     """`subordinate`: ranges of further user ids of the account, first and how many (subuid(5)),
-    as containers without root use them. `gpu_uuids`: None where this host does not know them."""
+    as containers without root use them. `gpu_uuids`: None where this host does not know them.
+    `whole_machine`: nobody else had anything of the host meanwhile."""
 
     allocation_id: str
     account: Account
     gpu_uuids: list[str] | None
     subordinate: list[tuple[int, int]] = []
+    whole_machine: bool = False
 
     @property
     def uid(self) -> int:

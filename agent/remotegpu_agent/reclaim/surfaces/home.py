@@ -5,7 +5,7 @@ import stat
 from pathlib import Path, PurePath
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.surfaces.mounts import mounted
+from remotegpu_agent.reclaim.surfaces.mounts import mount_table
 from remotegpu_agent.reclaim.tree import Tree, opened
 
 
@@ -21,8 +21,9 @@ class Home(BlockingStep):
 
     def remove_now(self, deadline: Deadline) -> None:
         # Also one of the same disk, which its number would not tell: a data set lies behind it.
-        for point, _kind, _options in mounted():
-            if PurePath(point) == self._path or self._path in PurePath(point).parents:
+        for mount in mount_table():
+            point = PurePath(mount.point)
+            if point == self._path or self._path in point.parents:
                 raise Obstacle(f"A file system is mounted at {point}: unmount it.")
         with opened(self._path.parent) as parent:
             name = self._path.name

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 
@@ -35,21 +35,30 @@ class Mounts(BlockingStep):
                 raise OSError(ctypes.get_errno(), f"{point} cannot be unmounted")
 
     def _points(self) -> Iterator[str]:
-        for point, kind, options in mounted():
-            if kind.partition(".")[0] in {"fuse", "fuseblk"}:
-                for option in options.split(","):
+        for mount in mount_table():
+            if mount.kind.partition(".")[0] in {"fuse", "fuseblk"}:
+                for option in mount.options.split(","):
                     name, _, value = option.partition("=")
                     if name == "user_id" and value.isdecimal() and self.tenancy.owns(int(value)):
-                        yield point
+                        yield mount.point
 
 
-def mounted() -> Iterator[tuple[str, str, str]]:
-    """Where what is mounted, of which kind, and with which options of its own
-    (proc_pid_mountinfo(5)), in the order of mounting."""
+class Mount(NamedTuple):
+    """A line of proc_pid_mountinfo(5). `device` is MAJOR:MINOR, `options` the file system's own."""
+
+    point: str
+    device: str
+    kind: str
+    options: str
+
+
+def mount_table() -> Iterator[Mount]:
+    """What is mounted, in the order of mounting."""
     for line in os.fsdecode(_TABLE.read_bytes()).splitlines():
         before, _, after = line.partition(" - ")
         kind, _source, options = after.split(" ", 2)
-        yield _unescaped(before.split(" ")[4]), kind, options
+        fields = before.split(" ")
+        yield Mount(_unescaped(fields[4]), fields[2], kind, options)
 
 
 def _unescaped(path: str) -> str:
