@@ -121,7 +121,7 @@ class Person:
         await eventually(is_there, patience=PATIENCE)
         return await self.allocation(allocation_id)
 
-    async def ended(self, operation_id: str) -> Json:
+    async def ended(self, operation_id: str, *, patience: float = PATIENCE) -> Json:
         """An operation that is over."""
 
         async def operation() -> Json:
@@ -134,7 +134,7 @@ class Person:
         async def is_over() -> bool:
             return (await operation())["finishedAt"] is not None
 
-        await eventually(is_over, patience=PATIENCE)
+        await eventually(is_over, patience=patience)
         return await operation()
 
     async def audited(self, action: str) -> list[Json]:
