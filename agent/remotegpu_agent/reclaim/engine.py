@@ -172,4 +172,4 @@ class Engine:
 
 def _and_left(reason: str | None, there: Findings) -> str:
     left = f"Left: {there}."
-    return left if reason is None else f"{reason} {left}"
+    return left if reason is None else f"{reason.rstrip('.')}. {left}"

@@ -112,7 +112,7 @@ async def _end(command: Command, allocation: Allocation) -> None:
         await _end_quarantine(command.machine_id)
         return
     error = _unclean(command, report)
-    await lifecycle.quarantine(command.machine_id, error[1])
+    await _hold(command.machine_id, error[1])
     state = (
         OperationState.INDETERMINATE
         if command.state is CommandState.INDETERMINATE
@@ -154,27 +154,56 @@ async def _finish(
     await operations.finish(command.operation_id, state, error=error)
 
 
-async def _end_quarantine(machine_id: uuid.UUID) -> None:
-    """Back into service, where only a cleaning that failed kept it out and nothing else failed.
+async def _hold(machine_id: uuid.UUID, reason: str) -> None:
+    """Out of use, for this reason; a host that is held for more than a failed cleaning keeps that."""
+    await lifecycle.quarantine(machine_id, reason)
+    if await _failures(machine_id):
+        await _say(machine_id, reason)
 
-    A host that is held for another reason has that reason, and stays.
-    """
-    machine = await Machine.get(id=machine_id)
-    if machine.lifecycle is not Lifecycle.QUARANTINED:
+
+async def _end_quarantine(machine_id: uuid.UUID) -> None:
+    """Back into service, where only a cleaning that failed kept it out and nothing else failed."""
+    failures = await _failures(machine_id)
+    if not failures:
         return
-    failed = await Operation.filter(
-        machine_id=machine_id, kind=RELEASE, error_message__isnull=False
-    ).values_list("allocation_id", "error_message")
-    if machine.lifecycle_reason not in {lifecycle.quarantine_reason(why) for _, why in failed}:
-        return
-    waiting = Allocation.filter(machine_id=machine_id, state=AllocationState.RECLAIMING)
-    if await waiting.filter(id__in=[allocation_id for allocation_id, _ in failed]).exists():
+    waiting = await Allocation.filter(
+        machine_id=machine_id, state=AllocationState.RECLAIMING
+    ).values_list("id", flat=True)
+    still = [why for allocation_id, why in failures if allocation_id in waiting]
+    if still:
+        await _say(machine_id, still[-1])
         return
     await Machine.filter(id=machine_id).update(
         lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
     )
     await judge(machine_id, SYSTEM)
     await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
+
+
+async def _failures(machine_id: uuid.UUID) -> list[tuple[uuid.UUID, str]]:
+    """Cleanings that failed on a machine, oldest first: whose and why. None where the machine is
+    not quarantined, or for none of them."""
+    machine = await Machine.get(id=machine_id)
+    if machine.lifecycle is not Lifecycle.QUARANTINED:
+        return []
+    failed = (
+        await Operation.filter(machine_id=machine_id, kind=RELEASE, error_message__isnull=False)
+        .order_by("id")
+        .values_list("allocation_id", "error_message")
+    )
+    reasons = {lifecycle.quarantine_reason(why) for _, why in failed}
+    return list(failed) if machine.lifecycle_reason in reasons else []
+
+
+async def _say(machine_id: uuid.UUID, reason: str) -> None:
+    """Why a quarantined machine is."""
+    said = lifecycle.quarantine_reason(reason)
+    if (
+        await Machine.filter(id=machine_id)
+        .exclude(lifecycle_reason=said)
+        .update(lifecycle_reason=said)
+    ):
+        await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 
 def _items(report: CleaningReport) -> list[dict[str, Any]]:

@@ -139,12 +139,14 @@ async def test_what_failed_is_cleaned_again(settings: Settings, admin: Actor) ->
         await retry_reclaim(admin, allocation_id=first.id)
     with pytest.raises(Conflict, match="Nothing"):
         await retry_reclaim(admin, machine_id=host.id)
-    for allocation in (first, second):
+    other = CleanedSurface("mail", "remove", 1, 0, verified=False, detail="Left: y.")
+    for allocation, item in ((first, left), (second, other)):
         await release(admin, allocation.id)
-        await carry_out(allocation, CleaningReport(performed=True, items=[left]))
+        await carry_out(allocation, CleaningReport(performed=True, items=[item]))
     machine = await Machine.get(id=host.id)
+    # What is wrong now, not what was wrong first.
     assert machine.lifecycle is Lifecycle.QUARANTINED
-    assert machine.lifecycle_reason == "Cleaning could not be verified: home (Left: x)."
+    assert machine.lifecycle_reason == "Cleaning could not be verified: mail (Left: y)."
 
     with pytest.raises(Forbidden):
         await retry_reclaim(ada, machine_id=host.id)
