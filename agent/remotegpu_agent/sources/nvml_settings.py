@@ -20,7 +20,6 @@ from remotegpu_protocol.limits import MAX_MIG_DEVICES
 
 #: The card, or the driver, has no such thing.
 _ABSENT: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
-_NOT_FOUND: Final = frozenset({*_ABSENT, pynvml.NVML_ERROR_NOT_FOUND})
 
 
 class _Failed(Exception):
@@ -48,43 +47,45 @@ def tune_card(card: Card, request: Tuning) -> SettingsReply | None:
 
 
 def _read(card: Card) -> GpuSettings:
-    mode = _get(card, "MIG mode", pynvml.nvmlDeviceGetMigMode)
-    persistence = _get(card, "persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+    """What does not tell, alone, is taken for what the card does not have: a value that was there
+    before and is not now differs all the same."""
+    mode = card.read("MIG mode", pynvml.nvmlDeviceGetMigMode)
+    persistence = card.read("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
     enabled = None if mode is None else mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    return GpuSettings(
+    settings = GpuSettings(
         persistence=None if persistence is None else bool(persistence),
-        compute_mode=_get(card, "compute mode", pynvml.nvmlDeviceGetComputeMode),
-        power_limit=_get(card, "power limit", pynvml.nvmlDeviceGetPowerManagementLimit),
+        compute_mode=card.read("compute mode", pynvml.nvmlDeviceGetComputeMode),
+        power_limit=card.read("power limit", pynvml.nvmlDeviceGetPowerManagementLimit),
         application_clocks=_application_clocks(card),
         mig=enabled,
         mig_pending=None if mode is None else mode[1] == pynvml.NVML_DEVICE_MIG_ENABLE,
         mig_devices=_mig_devices(card) if enabled else [],
     )
+    if card.sick is not None:
+        raise _Failed(card.sick)
+    return settings
 
 
 def _application_clocks(card: Card) -> tuple[int, int] | None:
     clocks = [
-        _get(card, "application clocks", pynvml.nvmlDeviceGetApplicationsClock, kind)
+        card.read("application clocks", pynvml.nvmlDeviceGetApplicationsClock, kind)
         for kind in (pynvml.NVML_CLOCK_MEM, pynvml.NVML_CLOCK_GRAPHICS)
     ]
     return None if None in clocks else (clocks[0], clocks[1])
 
 
 def _mig_devices(card: Card) -> list[str]:
-    found = []
-    count = _get(card, "MIG devices", pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0
-    for index in range(min(count, MAX_MIG_DEVICES)):
-        handle = _get(
-            card,
-            "MIG device",
-            pynvml.nvmlDeviceGetMigDeviceHandleByIndex,
-            index,
-            without=_NOT_FOUND,
-        )
-        if handle is not None:
-            uuid = _call("MIG device's UUID", pynvml.nvmlDeviceGetUUID, handle)
-            found.append(clean_text(uuid, 128))
-    return sorted(found)
+    count = card.read("MIG devices", pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0
+    handles = [
+        card.read("MIG device", pynvml.nvmlDeviceGetMigDeviceHandleByIndex, index)
+        for index in range(min(count, MAX_MIG_DEVICES))
+    ]
+    uuids = [
+        card.read_of(handle, "MIG device's UUID", pynvml.nvmlDeviceGetUUID)
+        for handle in handles
+        if handle is not None
+    ]
+    return sorted(clean_text(uuid or b"unknown", 128) for uuid in uuids)
 
 
 def _restore(card: Card, wanted: GpuSettings) -> list[str]:
@@ -168,22 +169,6 @@ def _unlock(card: Card) -> bool:
 
 def _one(value: int | None) -> tuple[int, ...] | None:
     return None if value is None else (int(value),)
-
-
-def _get(
-    card: Card,
-    name: str,
-    function: Callable[..., Any],
-    *arguments: Any,
-    without: frozenset[int] = _ABSENT,
-) -> Any:
-    """What the call returns; None where there is no such thing. Raises _Failed."""
-    try:
-        return raw(function)(card.handle, *arguments)
-    except pynvml.NVMLError as error:
-        if code_of(error) in without:
-            return None
-        raise _Failed(f"{name}: {describe(error)}") from None
 
 
 def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ from remotegpu_protocol.values import LongText
 
 
 class GpuSettings(Struct, frozen=True, omit_defaults=True):
-    """None: the card has no such setting.
+    """None: the card has no such setting, or does not tell.
 
     `compute_mode`: NVML's number. `power_limit` in milliwatts. `application_clocks`: memory and
     graphics in MHz. `mig_pending`: what MIG will be after the next reset of the card.
@@ -73,7 +73,7 @@ def differences(wanted: GpuSettings, now: GpuSettings) -> list[str]:
     if wanted.persistence is not None and now.persistence != wanted.persistence:
         found.append(f"persistence is {_on(now.persistence)}, and was {_on(wanted.persistence)}")
     if wanted.compute_mode is not None and now.compute_mode != wanted.compute_mode:
-        found.append(f"compute mode is {now.compute_mode}, and was {wanted.compute_mode}")
+        found.append(f"compute mode is {_mode(now.compute_mode)}, and was {wanted.compute_mode}")
     if wanted.power_limit is not None and now.power_limit != wanted.power_limit:
         found.append(
             f"power limit is {_watts(now.power_limit)}, and was {wanted.power_limit / 1000:g} W"
@@ -90,7 +90,7 @@ def differences(wanted: GpuSettings, now: GpuSettings) -> list[str]:
 
 
 def absent(settings: GpuSettings) -> list[str]:
-    """Names of the settings that the card does not have."""
+    """Names of the settings that the card does not have, or does not tell."""
     names = {
         "persistence": settings.persistence,
         "compute mode": settings.compute_mode,
@@ -103,6 +103,10 @@ def absent(settings: GpuSettings) -> list[str]:
 
 def _on(value: bool | None) -> str:
     return {True: "on", False: "off", None: "unknown"}[value]
+
+
+def _mode(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def _watts(value: int | None) -> str:

@@ -139,7 +139,7 @@ async def test_what_a_card_does_not_have_is_said(driver: StubDriver, nvml: NvmlS
     driver.set({"card0.compute_mode": 3})
     settings, locks = await clean(nvml, baseline, FIRST)
     assert (settings.found, settings.removed, settings.verified) == (1, 1, True)
-    assert settings.detail == f"{FIRST} has no power limit, application clocks, MIG."
+    assert settings.detail == f"{FIRST} tells no power limit, application clocks, MIG."
     assert (locks.verified, locks.detail) == (True, f"{FIRST} has none.")
 
 
@@ -157,9 +157,16 @@ async def test_nobody_knows_nothing_is_proven(driver: StubDriver, nvml: NvmlSour
         assert locks.verified is (uuid != "GPU-gone" and source is nvml)
     driver.tell({"card0.nvmlDeviceGetComputeMode.error": 999})
     settings, locks = await clean(nvml, baseline, FIRST)
+    assert (settings.verified, locks.verified) == (False, True)
+    assert "compute mode is unknown, and was 0" in (settings.detail or "")
+    # Two such answers are a card that is of no use.
+    driver.tell({"card0.nvmlDeviceGetPersistenceMode.error": 999})
+    settings, locks = await clean(nvml, baseline, FIRST)
     assert (settings.verified, locks.verified) == (False, False)
-    assert "compute mode: Unknown Error" in (settings.detail or "")
-    driver.forget("card0.nvmlDeviceGetComputeMode.error")
+    assert "Unknown Error" in (settings.detail or "")
+    driver.forget(
+        "card0.nvmlDeviceGetComputeMode.error", "card0.nvmlDeviceGetPersistenceMode.error"
+    )
     driver.tell({"card0.nvmlDeviceResetGpuLockedClocks.error": NO_PERMISSION})
     assert not (await clean(nvml, baseline, FIRST))[1].verified
     reply = await nvml.tune(UnlockRequest([FIRST, SECOND]))

@@ -71,7 +71,7 @@ class GpuSettings(_Tuned):
 
     def note(self) -> str | None:
         texts = [
-            f"{uuid} has no {', '.join(names)}." for uuid, names in self._without.items() if names
+            f"{uuid} tells no {', '.join(names)}." for uuid, names in self._without.items() if names
         ]
         return " ".join(texts) or None
 
