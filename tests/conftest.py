@@ -9,6 +9,7 @@ from hypothesis import settings
 from tests.services.ports import unused_port
 from tests.services.postgres import PostgresServer, running_postgres
 from tests.services.redis import RedisServer, running_redis
+from tests.services.s3 import S3Server, running_s3
 
 # A developer's own settings must neither change a result nor lead a test to a real database, and
 # an outgoing proxy must not stand between a test and its server. Done on import, before any test
@@ -61,3 +62,10 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """URL of a fresh, empty database, dropped after the test."""
     with postgres_server.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """The S3 of this test process; take buckets of your own names."""
+    with running_s3() as server:
+        yield server

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import uuid
+from collections.abc import Sequence
 
 import strawberry
 
@@ -29,7 +30,7 @@ def split_id(value: str) -> tuple[str, uuid.UUID] | None:
     return (type_name, row_id) if encode_id(type_name, row_id) == value else None
 
 
-def decode_id(value: str, type_name: str, *, field: str) -> uuid.UUID:
+def decode_id(value: str, type_name: str, *, field: str | Sequence[str]) -> uuid.UUID:
     """The UUID of an id of `type_name`.
 
     Raises:
@@ -41,7 +42,9 @@ def decode_id(value: str, type_name: str, *, field: str) -> uuid.UUID:
     return parts[1]
 
 
-def decode_optional(value: str | None, type_name: str, *, field: str) -> uuid.UUID | None:
+def decode_optional(
+    value: str | None, type_name: str, *, field: str | Sequence[str]
+) -> uuid.UUID | None:
     return None if value is None else decode_id(value, type_name, field=field)
 
 

@@ -55,6 +55,8 @@ LIST_SIZES: Final[Mapping[str, int]] = {
     "AllocationPlan.reasons": 2,
     "AllocationReceipt.items": 16,
     "Operation.steps": 4,
+    "Allocation.mounts": 4,
+    "Dataset.grants": 10,
 }
 _OTHER_LISTS: Final = 4
 #: Fields whose depth does not count for those who are signed in.

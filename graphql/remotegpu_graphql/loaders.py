@@ -15,12 +15,15 @@ from remotegpu_core.models import (
     ApiToken,
     AuditEvent,
     CleaningReceipt,
+    Dataset,
+    DatasetGrant,
     Enrollment,
     Gpu,
     Machine,
     MachineAddress,
     MachineLabel,
     Membership,
+    Mount,
     Operation,
     OperationStep,
     SshKey,
@@ -44,7 +47,9 @@ from remotegpu_core.services.addresses.reading import addresses_of, machines_tha
 from remotegpu_core.services.allocations import reading
 from remotegpu_core.services.allocations.reason import Reason
 from remotegpu_core.services.allocations.reasons import reasons_of
+from remotegpu_core.services.datasets import reading as datasets
 from remotegpu_core.services.quotas import Limits, Usage
+from remotegpu_core.states import DatasetAccess
 
 if TYPE_CHECKING:
     from remotegpu_graphql.context import Context
@@ -85,6 +90,21 @@ class Loaders:
         )
         self.workspace: DataLoader[uuid.UUID, Workspace | None] = _one(
             lambda ids: workspaces.visible_workspaces(context.actor, ids)
+        )
+        self.dataset: DataLoader[uuid.UUID, Dataset | None] = _one(
+            lambda ids: datasets.datasets_by_id(context.actor, ids)
+        )
+        self.dataset_access: DataLoader[uuid.UUID, DatasetAccess | None] = _one(
+            lambda ids: datasets.own_access(context.actor, ids)
+        )
+        self.dataset_grants: DataLoader[uuid.UUID, list[DatasetGrant]] = _every(
+            lambda ids: datasets.grants_of(context.actor, ids)
+        )
+        self.mount: DataLoader[uuid.UUID, Mount | None] = _one(
+            lambda ids: datasets.mounts_by_id(context.actor, ids)
+        )
+        self.mounts: DataLoader[uuid.UUID, list[Mount]] = _every(
+            lambda ids: datasets.mounts_of(context.actor, ids)
         )
         # By something that the viewer got from one of the above.
         self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)

@@ -12,6 +12,7 @@ from remotegpu_core.errors import InvalidInput
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.types import AuditEvent
 from remotegpu_graphql.context import Context, Info
+from remotegpu_graphql.datasets.types import Dataset, Mount
 from remotegpu_graphql.enrollments.types import Enrollment
 from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
@@ -39,6 +40,8 @@ _KINDS: Mapping[
     "User": (lambda loaders: loaders.user, User.of),
     "ApiToken": (lambda loaders: loaders.api_token, ApiToken.of),
     "SshKey": (lambda loaders: loaders.ssh_key, SshKey.of),
+    "Dataset": (lambda loaders: loaders.dataset, Dataset.of),
+    "Mount": (lambda loaders: loaders.mount, Mount.of),
     "Enrollment": (lambda loaders: loaders.enrollment, Enrollment.of),
     "Workspace": (lambda loaders: loaders.workspace, Workspace.of),
     "AuditEvent": (lambda loaders: loaders.audit_event, AuditEvent.of),

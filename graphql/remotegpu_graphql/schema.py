@@ -11,6 +11,9 @@ from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.queries import AuditQuery
 from remotegpu_graphql.audit.types import AuditEvent
 from remotegpu_graphql.context import Info
+from remotegpu_graphql.datasets.mutations import DatasetsMutation
+from remotegpu_graphql.datasets.queries import DatasetsQuery
+from remotegpu_graphql.datasets.types import Dataset, Mount
 from remotegpu_graphql.enrollments.mutations import EnrollmentsMutation
 from remotegpu_graphql.enrollments.queries import EnrollmentsQuery
 from remotegpu_graphql.enrollments.types import Enrollment
@@ -49,6 +52,7 @@ QUERIES = (
     NodesQuery,
     MachinesQuery,
     AllocationsQuery,
+    DatasetsQuery,
     OperationsQuery,
     FleetQuery,
     FreezeQuery,
@@ -68,6 +72,7 @@ MUTATIONS = (
     MaintenanceMutation,
     AddressingMutation,
     AllocationsMutation,
+    DatasetsMutation,
     OperationsMutation,
     QuotasMutation,
     FreezeMutation,
@@ -89,6 +94,8 @@ NODES = (
     User,
     ApiToken,
     SshKey,
+    Dataset,
+    Mount,
     Workspace,
     Enrollment,
     AuditEvent,

@@ -283,6 +283,96 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         _input(lambda world, _caller: {"allocationId": world.id("Allocation")}),
         lambda _world, data: data["operation"] is not None,
     ),
+    "Query.datasets": Entry(
+        f"{{ datasets(first: 100) {_LIST} }}", ALLOCATION, shows=_listed("Dataset")
+    ),
+    "Query.dataset": Entry(
+        "query Q($id: ID!) { dataset(id: $id) { id } }", ALLOCATION, _ids("Dataset")
+    ),
+    "Mutation.registerDataset": Entry(
+        "mutation M($input: RegisterDatasetInput!) { registerDataset(input: $input) "
+        f"{{ dataset {{ id }} {_ERRORS} }} }}",
+        ADMINS_WRITE,
+        _input(
+            lambda world, caller: {
+                "name": _unique(world, caller),
+                "source": {"kind": "NFS", "location": "nas.example.org:/export"},
+            }
+        ),
+        lambda _world, data: data["dataset"] is not None,
+    ),
+    "Mutation.updateDataset": Entry(
+        "mutation M($input: UpdateDatasetInput!) { updateDataset(input: $input) "
+        f"{{ dataset {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, _caller: {"id": world.id("Dataset"), "visibility": "PUBLIC"}),
+        lambda _world, data: data["dataset"] is not None,
+    ),
+    "Mutation.measureDataset": Entry(
+        "mutation M($input: MeasureDatasetInput!) { measureDataset(input: $input) "
+        f"{{ dataset {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, _caller: {"id": world.id("Dataset")}),
+        lambda _world, data: data["dataset"] is not None,
+    ),
+    "Mutation.removeDataset": Entry(
+        "mutation M($input: RemoveDatasetInput!) { removeDataset(input: $input) "
+        f"{{ removedId {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(lambda world, caller: {"id": encode_id("Dataset", world.datasets[caller].id)}),
+        lambda _world, data: data["removedId"] is not None,
+    ),
+    "Mutation.grantDataset": Entry(
+        "mutation M($input: GrantDatasetInput!) { grantDataset(input: $input) "
+        f"{{ dataset {{ id }} {_ERRORS} }} }}",
+        MANAGES_ALLOCATION,
+        _input(
+            lambda world, _caller: {
+                "datasetId": world.id("Dataset"),
+                "userId": world.id("User"),
+                "access": "WRITE",
+            }
+        ),
+        lambda _world, data: data["dataset"] is not None,
+    ),
+    "Mutation.revokeDatasetGrant": Entry(
+        "mutation M($input: RevokeDatasetGrantInput!) { revokeDatasetGrant(input: $input) "
+        f"{{ dataset {{ id }} {_ERRORS} }} }}",
+        # There is no grant: who may is told so.
+        {**MANAGES_ALLOCATION, OWNER: NOT_FOUND, ADMIN: NOT_FOUND},
+        _input(
+            lambda world, _caller: {"datasetId": world.id("Dataset"), "userId": world.id("User")}
+        ),
+        lambda _world, data: data["dataset"] is not None,
+    ),
+    "Mutation.mountDataset": Entry(
+        "mutation M($input: MountDatasetInput!) { mountDataset(input: $input) "
+        f"{{ mount {{ id }} operation {{ id }} {_ERRORS} }} }}",
+        # The allocation is on no host yet: who may is told so.
+        {
+            caller: CONFLICT if outcome == OK else outcome
+            for caller, outcome in MANAGES_ALLOCATION.items()
+        },
+        _input(
+            lambda world, _caller: {
+                "datasetId": world.id("Dataset"),
+                "allocationId": world.id("Allocation"),
+                "path": "/data/y",
+            }
+        ),
+        lambda _world, data: data["mount"] is not None,
+    ),
+    "Mutation.unmountDataset": Entry(
+        "mutation M($input: UnmountDatasetInput!) { unmountDataset(input: $input) "
+        f"{{ mount {{ id }} operation {{ id }} {_ERRORS} }} }}",
+        # It is over: who may is told so.
+        {
+            caller: CONFLICT if outcome == OK else outcome
+            for caller, outcome in MANAGES_ALLOCATION.items()
+        },
+        _input(lambda world, _caller: {"id": world.id("Mount")}),
+        lambda _world, data: data["mount"] is not None,
+    ),
     "Mutation.createWorkspace": Entry(
         "mutation M($input: CreateWorkspaceInput!) { createWorkspace(input: $input) "
         f"{{ workspace {{ id }} {_ERRORS} }} }}",
@@ -507,6 +597,8 @@ NODES: Final[Mapping[str, Mapping[str, str]]] = {
     "User": ITS_USER,
     "ApiToken": _seen_by(OWNER, ADMIN),
     "SshKey": _seen_by(OWNER, ADMIN),
+    "Dataset": ALLOCATION,
+    "Mount": ALLOCATION,
     "Workspace": WORKSPACE,
     "Enrollment": _seen_by(ADMIN),
     "AuditEvent": _seen_by(OWNER, ADMIN),

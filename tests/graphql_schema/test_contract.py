@@ -47,6 +47,7 @@ def test_the_documents_are_all_there() -> None:
         *("Machines", "Fleet", "Node"),
         *("MachineMetrics", "MachineMetricsEvery", "MachineChanges", "FleetPulse", "Audit"),
         *("Allocate", "ExtendAllocation", "ReleaseAllocation", "MyAllocations"),
+        *("RegisterDataset", "MountDataset", "UnmountDataset"),
         *("AddSshKey", "RemoveSshKey", "ResetSshKeys"),
         *("Operation", "OperationChanged", "CleaningReceipt"),
     }

@@ -185,7 +185,7 @@ def _is_connection(field: GraphQLField) -> bool:
 
 def test_connections_have_relays_shape() -> None:
     connections = [t for t in COMPOSITE if t.name.endswith("Connection")]
-    assert len(connections) == 8
+    assert len(connections) == 9
     for type_ in connections:
         of = type_.name.removesuffix("Connection")
         assert {name: str(field.type) for name, field in type_.fields.items()} == {

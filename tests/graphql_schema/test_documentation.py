@@ -14,6 +14,9 @@ from remotegpu_api.web.graphql_endpoint import MAX_BODY
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.paging import DEFAULT_PAGE, MAX_PAGE
 from remotegpu_core.services.api_tokens import MAX_TOKENS as MAX_API_TOKENS
+from remotegpu_core.services.datasets.granting import MAX_GRANTS
+from remotegpu_core.services.datasets.mounting import MAX_MOUNTS
+from remotegpu_core.services.datasets.registry import MAX_DATASETS
 from remotegpu_graphql.engine import Engine
 from remotegpu_graphql.limits import (
     LIST_SIZES,
@@ -80,6 +83,9 @@ def _row(start: str) -> str:
         ("machines of one `machineMetrics`", MAX_MACHINES),
         ("API tokens of a user", MAX_API_TOKENS),
         ("SSH keys of a user", MAX_SSH_KEYS),
+        ("datasets of an owner", MAX_DATASETS),
+        ("grants on a dataset", MAX_GRANTS),
+        ("mounts of an allocation", MAX_MOUNTS),
         ("operations at once on a websocket", MAX_SUBSCRIPTIONS),
         ("seconds until `connection_init`", int(INIT_TIMEOUT)),
         ("seconds until a request's body has come", int(BODY_TIMEOUT)),
@@ -109,6 +115,8 @@ def test_page_sizes_and_lists() -> None:
         "Allocation.pendingReasons": "reasons",
         "AllocationReceipt.items": "items of a receipt",
         "Operation.steps": "steps of an operation",
+        "Allocation.mounts": "mounts",
+        "Dataset.grants": "grants on a dataset",
     }
     # These are GPUs and reasons as well.
     same = {

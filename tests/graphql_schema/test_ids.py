@@ -66,6 +66,21 @@ INPUTS: Final[Mapping[str, str]] = {
     "retryReclaim.allocationId": "Allocation",
     "retryReclaim.machineId": "Machine",
     "overrideQuarantine.machineId": "Machine",
+    "registerDataset.workspaceId": "Workspace",
+    "registerDataset.ownerId": "User",
+    "updateDataset.id": "Dataset",
+    "updateDataset.workspaceId": "Workspace",
+    "measureDataset.id": "Dataset",
+    "removeDataset.id": "Dataset",
+    "grantDataset.datasetId": "Dataset",
+    "grantDataset.userId": "User",
+    "grantDataset.workspaceId": "Workspace",
+    "revokeDatasetGrant.datasetId": "Dataset",
+    "revokeDatasetGrant.userId": "User",
+    "revokeDatasetGrant.workspaceId": "Workspace",
+    "mountDataset.datasetId": "Dataset",
+    "mountDataset.allocationId": "Allocation",
+    "unmountDataset.id": "Mount",
     "setQuota.userId": "User",
     "setQuota.workspaceId": "Workspace",
 }
@@ -82,6 +97,8 @@ REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "allocate": {"endsAt": _LATER},
     "extendAllocation": {"endsAt": _LATER},
     "overrideQuarantine": {"reason": "wiped"},
+    "registerDataset": {"name": "other", "source": {"kind": "NFS", "location": "nas:/other"}},
+    "mountDataset": {"path": "/data/x"},
 }
 LOOKUPS: Final = {
     "node": "any",
@@ -92,6 +109,7 @@ LOOKUPS: Final = {
     "workspace": "Workspace",
     "allocation": "Allocation",
     "operation": "Operation",
+    "dataset": "Dataset",
 }
 
 MALFORMED: Final = [
@@ -182,7 +200,11 @@ async def test_inputs(any_plane: ControlPlane) -> None:
     for where, type_name in INPUTS.items():
         name, _, key = where.partition(".")
         good = _required(name, world)
+        if where in {"registerDataset.workspaceId", "updateDataset.workspaceId"}:
+            good["visibility"] = "WORKSPACE"
         if name.endswith(("grantMachine", "MachineGrant")) and key == "machineId":
+            good["userId"] = world.id("User")
+        if name.endswith(("grantDataset", "DatasetGrant")) and key == "datasetId":
             good["userId"] = world.id("User")
         if where == "allocate.gpuIds":
             good["machineId"] = world.id("Machine")

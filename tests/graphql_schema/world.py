@@ -13,7 +13,9 @@ from remotegpu_core.models import (
     Allocation,
     ApiToken,
     AuditEvent,
+    Dataset,
     Enrollment,
+    Mount,
     Operation,
     SshKey,
     User,
@@ -28,7 +30,9 @@ from remotegpu_core.services.enrollments import create_enrollment
 from remotegpu_core.services.quotas import Limits, set_quota
 from remotegpu_core.services.ssh_keys import add_ssh_key
 from remotegpu_core.services.workspaces import set_member
+from remotegpu_core.states import DatasetVisibility, MountState
 from remotegpu_graphql.ids import encode_id
+from remotegpu_protocol.datasets import SourceKind
 from tests.graphql_schema.hosts import Host, make_host
 from tests.graphql_schema.people import (
     HOUR,
@@ -92,6 +96,10 @@ class World:
     operations: dict[str, Operation] = field(default_factory=dict)
     #: A key of the owner's, for every caller to remove.
     ssh_keys: dict[str, SshKey] = field(default_factory=dict)
+    #: A dataset of the owner's that nobody else knows, for every caller to act on.
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    #: Of the first of them on the first of the allocations, and over.
+    mounts: list[Mount] = field(default_factory=list)
     #: A member of the workspace for every caller to remove.
     members: dict[str, User] = field(default_factory=dict)
 
@@ -117,6 +125,8 @@ class World:
             "AuditEvent": self.event.id,
             "Allocation": self.allocations[ANONYMOUS].id,
             "Operation": self.operations[ANONYMOUS].id,
+            "Dataset": self.datasets[ANONYMOUS].id,
+            "Mount": self.mounts[0].id,
         }
         return encode_id(type_name, rows[type_name])
 
@@ -175,6 +185,26 @@ async def make_world(plane: ControlPlane) -> World:
                 wait=True,
             ),
         )
+        world.datasets[caller] = await Dataset.create(
+            owner_id=users[OWNER].id,
+            name=f"{marker} {caller}",
+            name_key=f"{marker} {caller}",
+            kind=SourceKind.NFS,
+            location=f"{marker}.example.org:/export",
+            visibility=DatasetVisibility.PRIVATE,
+            created_at=now_ms(),
+        )
+    world.mounts = [
+        await Mount.create(
+            dataset_id=world.datasets[ANONYMOUS].id,
+            allocation_id=world.allocations[ANONYMOUS].id,
+            machine_id=host.machine.id,
+            path="/data/x",
+            read_only=True,
+            state=MountState.UNMOUNTED,
+            created_at=now_ms(),
+        )
+    ]
     scopes = {
         ADMIN_READ: Scope.READ,
         ADMIN_WRITE: Scope.WRITE,

@@ -66,10 +66,11 @@ def _read(path: Path) -> list[BucketKey]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise _unusable(f"it cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unusable("it is no file")
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise _unusable("it is no file")
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & _READERS:
             raise _unusable(
                 "others than its owner may read it, or its owner is neither root nor the control "

@@ -16,11 +16,12 @@ from remotegpu_protocol.datasets import s3_parts
 
 log = structlog.get_logger()
 
-#: Pages of a thousand objects that are listed at most, and seconds for all of them.
+#: Objects of a page, pages that are listed at most, and seconds for all of them.
+PAGE: Final = 1_000
 MAX_PAGES: Final = 1_000
 MAX_SECONDS: Final = 8.0
 #: Seconds for a connection, and of silence.
-_TIMEOUT: Final = 3.0
+TIMEOUT: Final = 3.0
 #: Listings of one process at a time.
 _AT_ONCE: Final = 4
 _CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
@@ -65,7 +66,7 @@ async def measure(settings: Settings, location: str, endpoint: str | None) -> Me
     # as it says something now and then.
     threading.Thread(target=work, name="s3-measure", daemon=True).start()
     try:
-        async with asyncio.timeout(MAX_SECONDS + 2 * _TIMEOUT):
+        async with asyncio.timeout(MAX_SECONDS + 2 * TIMEOUT):
             return await done
     except TimeoutError:
         return Measured(reason="The endpoint took too long to answer.")
@@ -77,10 +78,9 @@ def _measure(settings: Settings, bucket: str, prefix: str, endpoint: str | None)
 
     from remotegpu_core.s3.transport import RefusedAddress, TooMuch
 
-    deadline = time.monotonic() + MAX_SECONDS
     try:
         key = find_key(settings.s3_credentials, endpoint, bucket)
-        return _list(bucket, prefix, endpoint, key, deadline, settings.s3_allow_link_local)
+        return _list(bucket, prefix, endpoint, key, settings.s3_allow_link_local)
     except Unavailable as error:
         return Measured(reason=error.message)
     except ClientError as error:
@@ -104,19 +104,26 @@ def _list(
     prefix: str,
     endpoint: str | None,
     key: BucketKey | None,
-    deadline: float,
     allow_link_local: bool,
 ) -> Measured:
     from remotegpu_core.s3.transport import Transport
 
     client = _client(endpoint, key)
-    transport = Transport(timeout=_TIMEOUT, deadline=deadline, guarded=not allow_link_local)
+    deadline = time.monotonic() + MAX_SECONDS
+    transport = Transport(timeout=TIMEOUT, deadline=deadline, guarded=not allow_link_local)
     client.meta.events.register("before-send.s3", transport)
     size = count = 0
-    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    request: dict[str, Any] = {
+        "Bucket": bucket,
+        "Prefix": f"{prefix}/" if prefix else "",
+        "MaxKeys": PAGE,
+    }
     try:
         for _ in range(MAX_PAGES):
             page = client.list_objects_v2(**request)
+            if "Name" not in page and "IsTruncated" not in page:
+                # boto3 takes whatever is no listing for an empty one.
+                raise ValueError("not a listing")
             for entry in page.get("Contents", []):
                 size += max(0, int(entry["Size"]))
                 count += 1
@@ -133,7 +140,7 @@ def _list(
 
 
 def _client(endpoint: str | None, key: BucketKey | None) -> Any:
-    import boto3
+    from boto3.session import Session
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -142,13 +149,13 @@ def _client(endpoint: str | None, key: BucketKey | None) -> Any:
         # Names of buckets are no names of hosts but at Amazon's.
         s3={"addressing_style": "auto" if endpoint is None else "path"},
         retries={"total_max_attempts": 1},
-        connect_timeout=_TIMEOUT,
-        read_timeout=_TIMEOUT,
+        connect_timeout=TIMEOUT,
+        read_timeout=TIMEOUT,
         proxies={},
     )
     # Keys that lie about in the environment, in files or at a metadata service are none of ours:
     # with a key given, or without a signature, nobody looks for them.
-    session = boto3.session.Session(
+    session = Session(
         aws_access_key_id=key.access_key if key else None,
         aws_secret_access_key=key.secret_key if key else None,
         region_name=(key.region if key else None) or _REGION,

@@ -11,6 +11,7 @@ from remotegpu_graphql.allocations.enums import (
 )
 from remotegpu_graphql.allocations.receipt import AllocationReceipt
 from remotegpu_graphql.context import Info
+from remotegpu_graphql.datasets.types import Mount
 from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.machines.types import Gpu, GpuIsolation, Machine
 from remotegpu_graphql.operations.types import Failure
@@ -121,6 +122,13 @@ class Allocation(Node):
     )
     def ssh(self) -> SshAccess | None:
         return None
+
+    @strawberry.field(
+        description="Datasets that its account sees or saw, newest first, 50 at most; of somebody "
+        "else's allocation those that you may see."
+    )
+    async def mounts(self, info: Info) -> list[Mount]:
+        return [Mount.of(row) for row in await info.context.loaders.mounts.load(self.row.id)]
 
     @strawberry.field(
         description="The proof that nothing of it was left on the host; null until there is one."

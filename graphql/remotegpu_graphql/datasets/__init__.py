@@ -1,0 +1,1 @@
+"""Datasets, grants on them, and where they are mounted."""

@@ -1,0 +1,86 @@
+"""An S3 to test against: moto's server, a process of its own on a port of its own."""
+
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+
+from tests.services.directory import server_directory
+from tests.services.ports import LOOPBACK, unused_port
+from tests.services.process import ServerFailed, ServerProcess
+
+_ATTEMPTS: Final = 3
+
+
+class S3Server:
+    """Keeps everything in memory, and takes any key."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: ServerProcess | None = None
+        self.port = 0
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def start(self) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.port = unused_port()
+            try:
+                self._start()
+            except ServerFailed:
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    def fill(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Make a bucket with these objects by their keys."""
+        client = self.client()
+        client.create_bucket(Bucket=bucket)
+        for key, body in objects.items():
+            client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def client(self) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def _start(self) -> None:
+        self._process = ServerProcess(
+            [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(self.port)],
+            log=self._folder / "moto.log",
+        )
+        self._process.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/moto-api/", timeout=5):  # noqa: S310 - ours
+                return True
+        except OSError:
+            return False
+
+
+@contextmanager
+def running_s3() -> Iterator[S3Server]:
+    """A server for the length of the block."""
+    with server_directory("s3") as folder:
+        server = S3Server(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
