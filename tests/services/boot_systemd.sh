@@ -21,7 +21,7 @@ mount -o remount,rw,bind proc/sys/net
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev
-for node in null zero full random urandom tty; do
+for node in null zero full random urandom tty fuse; do
     touch "dev/$node"
     mount --bind "/dev/$node" "dev/$node"
 done

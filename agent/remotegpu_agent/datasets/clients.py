@@ -12,7 +12,7 @@ from remotegpu_agent.reclaim.surfaces.processes import user_ids
 _PROC: Final = Path("/proc")
 #: Seconds for one that has nothing to serve any more, to write down what it still has; and for
 #: one that was told to end.
-_ENDS_ITSELF: Final = 5.0
+_ENDS_ITSELF: Final = 2.0
 _ENDS: Final = 3.0
 _POLL: Final = 0.02
 

@@ -154,11 +154,13 @@ class Datasets:
             _check_view()
         return found
 
-    def clear(self, account: str) -> None:
-        """Have nothing of the account's mounts left."""
+    def clear(self, account: str, check: Callable[[], None]) -> None:
+        """Have nothing of the account's mounts left. `check` is called in between, and may raise."""
         _check_view()
         for record in self.of(account):
+            check()
             self.unmount(record)
+        check()
         home = ROOT / account
         with _translated():
             for one in reversed(mounted_below(home)):

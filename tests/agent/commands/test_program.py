@@ -1,6 +1,7 @@
 """The real program with a simulated host: killed in the middle, seen by `status`, small."""
 
 import json
+from typing import Any
 
 import psutil
 import pytest
@@ -34,8 +35,8 @@ async def test_killed_in_the_middle_of_a_command(
         # 70 MiB is the promise; this process has its journal open and has done two commands.
         assert psutil.Process(process.pid).memory_info().rss < 70 * 2**20
 
-        async def shown() -> dict[str, object]:
-            found: dict[str, object] = json.loads((await call("status", *where, "--json")).out)
+        async def shown() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads((await call("status", *where, "--json")).out)
             return found
 
         # The file that `status` reads is written now and then, not with every change.

@@ -5,11 +5,8 @@ import pwd
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done
 from remotegpu_agent.datasets.clients import clients_of
@@ -18,53 +15,24 @@ from remotegpu_agent.datasets.records import ROOT
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import DatasetMount, Nothing
 from tests.agent.datasets.host import ADA, BOB, Host, as_user, dataset, traces
+from tests.agent.datasets.service import SECRET, client_of, running_service, write_keys
 from tests.agent.reclaim.isolation import is_isolated
 from tests.agent.reclaim.tenant import tool
 
 pytestmark = pytest.mark.isolated
 
-_SECRET = "a/secret+that=nobody-sees"
-
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """A service with the bucket `models`."""
     if not is_isolated():
         yield ""
         return
-    assert Path("/usr/bin/s3fs").exists(), "install s3fs: scripts/test_packages.sh"
-    assert Path("/dev/fuse").exists(), "this machine has no FUSE: modprobe fuse"
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = client_of(f"http://{host}:{port}")
-    client.create_bucket(Bucket="models")
-    client.put_object(Bucket="models", Key="imagenet/a/one", Body=b"canary")
-    client.put_object(Bucket="models", Key="top", Body=b"secret")
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def client_of(endpoint: str) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id="KEY",
-        aws_secret_access_key=_SECRET,
-        region_name="us-east-1",
-    )
+    with running_service() as endpoint:
+        yield endpoint
 
 
 def bucket(at: str, **changes: object) -> DatasetMount:
     return dataset(**{"kind": "S3", "location": "s3://models/imagenet", "endpoint": at} | changes)
-
-
-def write_keys(endpoint: str, mode: int = 0o600, secret: str = _SECRET) -> None:
-    DEFAULT_PATH.write_text(
-        f'[[buckets]]\nendpoint = "{endpoint}"\nbucket = "models"\naccess_key = "KEY"\n'
-        f'secret_key = "{secret}"\n'
-    )
-    DEFAULT_PATH.chmod(mode)
 
 
 def test_a_bucket_is_seen_by_its_user_alone(directory: StateDirectory, endpoint: str) -> None:
@@ -97,11 +65,11 @@ def test_a_bucket_is_seen_by_its_user_alone(directory: StateDirectory, endpoint:
             assert {"nosuid", "nodev"} <= set(line.split()[3].split(","))
     # The key is in no command line, and in no file once the client has read it.
     for pid in clients_of("s3fs", ROOT / ADA / "m1"):
-        assert _SECRET.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        assert _SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert SECRET.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     for place in (Path("/run/remotegpu"), directory.path):
         found = subprocess.run(
-            ["grep", "-rlF", "--exclude-dir=mounts", _SECRET, str(place)], capture_output=True
+            ["grep", "-rlF", "--exclude-dir=mounts", SECRET, str(place)], capture_output=True
         )
         assert found.stdout == b""
 
@@ -143,17 +111,17 @@ def test_what_is_refused(directory: StateDirectory, endpoint: str) -> None:
         assert host.mount(bucket(endpoint)) == "CREDENTIALS"
         assert traces(directory) == before
     # By a mistake in it nothing of a key gets out.
-    for content in (f'secret_key = "{_SECRET}', f"secret_key = {_SECRET}", f'{{"{_SECRET}": 1}}'):
+    for content in (f'secret_key = "{SECRET}', f"secret_key = {SECRET}", f'{{"{SECRET}": 1}}'):
         DEFAULT_PATH.write_text(content)
         DEFAULT_PATH.chmod(0o600)
         with pytest.raises(CommandFailed) as refused:
             find_key(endpoint, "models")
         assert refused.value.code == "CREDENTIALS"
-        assert _SECRET not in refused.value.message
+        assert SECRET not in refused.value.message
     write_keys(endpoint, secret="with:colon")
     assert host.mount(bucket(endpoint)) == "CREDENTIALS"
     write_keys(f"{endpoint}/")
-    assert find_key(endpoint, "models") == BucketKey("models", "KEY", _SECRET, f"{endpoint}/")
+    assert find_key(endpoint, "models") == BucketKey("models", "KEY", SECRET, f"{endpoint}/")
     assert find_key(endpoint, "model") is None
     assert find_key(None, "models") is None
     tool("mount", "--bind", "/dev/null", "/usr/bin/s3fs")

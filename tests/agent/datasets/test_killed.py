@@ -105,7 +105,7 @@ async def test_killed_at_every_moment(plane: ControlPlane, directory: StateDirec
             # It was done, and only not told yet.
             assert state is EventState.SUCCEEDED
             assert traces(directory) == whole
-            host.datasets.clear(ADA)
+            host.datasets.clear(ADA, lambda: None)
         else:
             assert state is EventState.REFUSED, moment
         assert traces(directory) == before, moment

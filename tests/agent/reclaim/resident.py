@@ -81,10 +81,10 @@ class Resident:
     def may_enter(self) -> bool:
         return subprocess.run(self._ssh("true"), capture_output=True, timeout=20).returncode == 0
 
-    def stay(self) -> "subprocess.Popen[str]":
+    def stay(self, program: str = "cat") -> "subprocess.Popen[str]":
         """A session that stays open, through PAM and logind."""
         session = subprocess.Popen(
-            self._ssh("echo here; exec cat"),
+            self._ssh(f"echo here; exec {program}"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

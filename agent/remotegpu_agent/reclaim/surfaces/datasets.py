@@ -38,6 +38,6 @@ class MountedDatasets(BlockingStep):
         if self._datasets is None:
             return
         try:
-            self._datasets.clear(self.tenancy.account.name)
+            self._datasets.clear(self.tenancy.account.name, deadline.check)
         except CommandFailed as error:
             raise Obstacle(error.message) from None
