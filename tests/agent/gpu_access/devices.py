@@ -20,6 +20,7 @@ class Devices:
     """Card N has the minor N + 3: a minor is not an index."""
 
     def __init__(self, root: Path, cards: int = 2, *, mode: int = 0o660, modify: int = 1) -> None:
+        assert os.geteuid() == 0, "device files are made by root: run this test as root"
         self.root = root
         self.mode = mode
         self.modify = modify
