@@ -15,6 +15,7 @@ import uvicorn
 
 from remotegpu_api.app import create_app
 from remotegpu_api.frame_check import websocket_class
+from remotegpu_api.http_protocol import HttpProtocol
 from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_api.websocket_protocol import WebsocketProtocol
 from remotegpu_core.control_plane import ControlPlane, control_plane
@@ -124,7 +125,7 @@ def _server(
         create_app(plane),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
-        http="httptools",
+        http=HttpProtocol,
         loop="uvloop",
         ws=websocket,
         # Raised where a path takes more.

@@ -1,0 +1,111 @@
+"""Requests whose line and headers never end, grow without end, or come one after another."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from remotegpu_api import http_protocol
+from remotegpu_api.http_protocol import MAX_HEAD
+from tests.api.plane import Server
+from tests.api.viewer import PATIENCE
+from tests.core.patience import until
+
+ASKING = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@asynccontextmanager
+async def dialled(
+    server: Server,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.read(), PATIENCE)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_head_has_to_end_in_time(server: Server) -> None:
+    async with dialled(server) as (reader, writer):
+        writer.write(ASKING)
+        assert (await rest(reader)).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    # However lively it trickles in.
+    async with dialled(server) as (reader, writer):
+        writer.write(ASKING)
+
+        async def trickle() -> None:
+            while not writer.is_closing():
+                writer.write(b"x-more: 1\r\n")
+                await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        assert b" 408 " in await rest(reader)
+        trickling.cancel()
+    # Who says nothing hears nothing.
+    async with dialled(server) as (reader, _writer):
+        assert await rest(reader) == b""
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_time_counts_anew_for_each_request(server: Server) -> None:
+    async with dialled(server) as (reader, writer):
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            writer.write(ASKING + b"\r\n")
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            [length] = [
+                int(line.split(b":")[1])
+                for line in answer.lower().splitlines()
+                if line.startswith(b"content-length")
+            ]
+            await reader.readexactly(length)
+        writer.write(ASKING)
+        assert (await rest(reader)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_head_has_to_end_in_size(server: Server) -> None:
+    async with dialled(server) as (reader, writer):
+        writer.write(ASKING)
+
+        async def grow() -> None:
+            while not writer.is_closing():
+                writer.write(b"x-more: " + b"1" * 1000 + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0)
+
+        growing = asyncio.create_task(grow())
+        answer = await asyncio.wait_for(reader.readline(), PATIENCE)
+        assert answer == b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+        growing.cancel()
+        await asyncio.gather(growing, return_exceptions=True)
+    # What people and browsers send fits many times.
+    cookies = {"cookie": "; ".join(f"name{n}={'v' * 200}" for n in range(MAX_HEAD // 400))}
+    assert (await server.http.get("/livez", headers=cookies)).status_code == 200
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_body_may_take_longer_than_a_head(server: Server) -> None:
+    body = b'{"query": "{ __typename }"}'
+    async with dialled(server) as (reader, writer):
+        writer.write(
+            b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        )
+        await asyncio.sleep(0.5)
+        writer.write(body)
+        answer = await rest(reader)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"Query" in answer
+    await until(lambda: server.state.requests.taken == 0)
