@@ -109,6 +109,9 @@ class Agent:
         if self._desk.access is not None:
             keeping = _persistently(self._desk.access.run, "GPU permissions")
             tasks.append(asyncio.create_task(keeping, name="gpu-access"))
+        if self._desk.datasets is not None:
+            keeping = _persistently(self._desk.datasets.run, "keeping data sets mounted")
+            tasks.append(asyncio.create_task(keeping, name="datasets"))
         try:
             # None ends by itself; an error in any ends the agent, and is seen.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

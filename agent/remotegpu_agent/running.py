@@ -14,6 +14,9 @@ from remotegpu_agent.commands.desk import CommandDesk
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.policy import DEFAULT_PATH, PolicyFile, SimulatedPolicy
 from remotegpu_agent.commands.registry import make_handlers
+from remotegpu_agent.datasets.datasets import Datasets
+from remotegpu_agent.datasets.keeper import DatasetKeeper
+from remotegpu_agent.datasets.records import MountStore
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.identity import Identity, load_identity
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings, make_presented, make_source
@@ -60,12 +63,16 @@ def make_desk(
     disk = DiskThread()
     allowed = SimulatedPolicy() if simulated else PolicyFile(policy)
     access = GpuAccess(directory, disk, allowed)
+    datasets = Datasets(MountStore(directory))
     return CommandDesk(
         directory,
-        make_handlers(directory, disk, allowed, source, access=access, simulated=simulated),
+        make_handlers(
+            directory, disk, allowed, source, access=access, datasets=datasets, simulated=simulated
+        ),
         allowed,
         disk=disk,
         access=None if simulated else access,
+        datasets=None if simulated else DatasetKeeper(datasets, directory, disk, allowed),
     )
 
 

@@ -18,6 +18,7 @@ from remotegpu_agent.commands.outbox import Outbox
 from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.commands.records import CancelReceipt, Counts, Receipt, Record, RecordState
 from remotegpu_agent.commands.runner import Runner
+from remotegpu_agent.datasets.keeper import DatasetKeeper
 from remotegpu_agent.errors import JournalError, StateDirectoryError
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.link import Link, wall_clock
@@ -74,11 +75,14 @@ class CommandDesk:
         *,
         disk: DiskThread | None = None,
         access: GpuAccess | None = None,
+        datasets: DatasetKeeper | None = None,
         times: DeskTimes | None = None,
         witness: Witness = nobody,
     ) -> None:
         #: Who may open which GPUs; None on a host that only pretends.
         self.access = access
+        #: Who mounts again what was mounted; None on such a host, too.
+        self.datasets = datasets
         self._directory = directory
         self._handlers = handlers
         self._policy = policy

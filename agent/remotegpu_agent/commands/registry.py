@@ -39,6 +39,7 @@ def make_handlers(
     source: GpuSource,
     *,
     access: GpuAccess | None = None,
+    datasets: Datasets | None = None,
     simulated: bool = False,
 ) -> Handlers:
     """One handler a kind, for a real host or for one that pretends.
@@ -49,7 +50,7 @@ def make_handlers(
     store = AllocationStore(directory)
     baselines = Baselines(BaselineStore(directory), disk, source)
     gpus = GpusOfHost(policy, disk, baselines, access)
-    datasets = Datasets(MountStore(directory))
+    datasets = datasets or Datasets(MountStore(directory))
     handlers: list[Handler[Any]] = (
         [
             SimulatedStart(store, disk),

@@ -37,6 +37,8 @@ def nobody(_moment: str) -> None:
     """The witness of an agent that is not under test."""
 
 
+#: Accounts that are worked on at the same time, at most.
+_TURNS: Final = 64
 #: Mounts at one place that are taken away before it is given up.
 _MAX_LAYERS: Final = 16
 
@@ -47,12 +49,19 @@ class Datasets:
     def __init__(self, store: MountStore, *, witness: Witness = nobody) -> None:
         self._store = store
         self._witness = witness
+        # One thing at a time for each account: commands, cleaning and the keeper know nothing of
+        # each other.
+        self._turns = [threading.RLock() for _ in range(_TURNS)]
         # Of the links of all accounts, whose parents may be the same.
         self._linking = threading.Lock()
 
     def find(self, mount_id: str) -> MountRecord | None:
         with _translated():
             return self._store.find(mount_id)
+
+    def all(self) -> list[MountRecord]:
+        """Raises StateDirectoryError: the records cannot be read."""
+        return self._store.all()
 
     def of(self, account: str) -> list[MountRecord]:
         with _translated():
@@ -77,25 +86,29 @@ class Datasets:
 
     def mount(self, record: MountRecord, source: Source) -> None:
         """Have it mounted; what fails is undone."""
-        with _translated():
+        with self._turn(record.account), _translated():
             self._store.put(record)
             self._witness("recorded")
             try:
-                self._make_place(record)
-                self._witness("place made")
-                source.attach()
-                self._witness("attached")
-                self._link(record)
-                self._witness("linked")
-                if not self.is_whole(record, source):
-                    raise CommandFailed(
-                        "MOUNT_FAILED",
-                        f"{record.location} was mounted, but not as it has to be (read-only, "
-                        "without devices and set-id programs). Look at the host.",
-                    )
+                self._assemble(record, source)
             except BaseException:
                 self._undo(record)
                 raise
+
+    def mount_again(self, record: MountRecord, source: Source) -> bool:
+        """Whether something was missing of a mount that is recorded, and is there now. What fails
+        leaves nothing mounted, and the record for the next attempt."""
+        _check_view()
+        with self._turn(record.account), _translated():
+            if self._store.find(record.mount_id) != record or self.is_whole(record, source):
+                return False
+            self._take_away(record)
+            try:
+                self._assemble(record, source)
+            except BaseException:
+                self._take_away(record)
+                raise
+        return True
 
     def is_whole(self, record: MountRecord, source: Source) -> bool:
         """Whether everything that `mount` does is there."""
@@ -119,17 +132,13 @@ class Datasets:
     def unmount(self, record: MountRecord) -> None:
         """Have nothing of it left, whoever uses it. Done again, it changes nothing."""
         _check_view()
-        with _translated():
+        with self._turn(record.account), _translated():
             reasons: list[CommandFailed] = []
             with _collected(reasons):
                 self._unlink(record)
             self._witness("link removed")
             with _collected(reasons):
-                _detach(record.place, network=record.kind is not SourceKind.DIRECTORY)
-                self._witness("detached")
-                if record.kind is SourceKind.S3:
-                    Bucket(record).end()
-                self._witness("source ended")
+                self._take_away(record)
                 _remove_directory(record.place)
                 _remove_directory(record.home)
             self._witness("place removed")
@@ -157,12 +166,12 @@ class Datasets:
     def clear(self, account: str, check: Callable[[], None]) -> None:
         """Have nothing of the account's mounts left. `check` is called in between, and may raise."""
         _check_view()
-        for record in self.of(account):
-            check()
-            self.unmount(record)
-        check()
         home = ROOT / account
-        with _translated():
+        with self._turn(account), _translated():
+            for record in self.of(account):
+                check()
+                self.unmount(record)
+            check()
             for one in reversed(mounted_below(home)):
                 _detach(one.point, network=True)
             for place in clients_below(CLIENT, home):
@@ -171,6 +180,31 @@ class Datasets:
                 for path in home.iterdir():
                     _remove_directory(path)
             _remove_directory(home)
+
+    def _turn(self, account: str) -> threading.RLock:
+        return self._turns[hash(account) % _TURNS]
+
+    def _assemble(self, record: MountRecord, source: Source) -> None:
+        self._make_place(record)
+        self._witness("place made")
+        source.attach()
+        self._witness("attached")
+        self._link(record)
+        self._witness("linked")
+        if not self.is_whole(record, source):
+            raise CommandFailed(
+                "MOUNT_FAILED",
+                f"{record.location} was mounted, but not as it has to be (read-only, without "
+                "devices and set-id programs). Look at the host.",
+            )
+
+    def _take_away(self, record: MountRecord) -> None:
+        """What is mounted, and who serves it."""
+        _detach(record.place, network=record.kind is not SourceKind.DIRECTORY)
+        self._witness("detached")
+        if record.kind is SourceKind.S3:
+            Bucket(record).end()
+        self._witness("source ended")
 
     def _make_place(self, record: MountRecord) -> None:
         with opened_parent(record.home, make=True) as parent:

@@ -17,12 +17,8 @@ from remotegpu_agent.commands.handler import (
 from remotegpu_agent.commands.policy import LocalPolicy, PolicySource
 from remotegpu_agent.commands.records import Progress
 from remotegpu_agent.datasets.datasets import Datasets
-from remotegpu_agent.datasets.directory import Directory
-from remotegpu_agent.datasets.nfs import Nfs
 from remotegpu_agent.datasets.records import MountRecord
-from remotegpu_agent.datasets.s3 import Bucket
-from remotegpu_agent.datasets.source import Source
-from remotegpu_protocol.datasets import SourceKind
+from remotegpu_agent.datasets.sources import source_of
 from remotegpu_protocol.kinds import (
     DATASET_MOUNT,
     DATASET_UNMOUNT,
@@ -61,7 +57,7 @@ class MountDataset(Handler[DatasetMount]):
                 f"The policy of this host, {policy.source}, does not say cleaning = true: nothing "
                 "would unmount the data set when the allocation ends.",
             )
-        source = self._source(record, policy)
+        source = source_of(record, policy, self._state)
         known = await asyncio.to_thread(self._datasets.find, record.mount_id)
         if known is not None and known != record:
             raise CommandFailed(
@@ -84,7 +80,7 @@ class MountDataset(Handler[DatasetMount]):
         if known is None or known != _record(arguments, known.uid, known.gid):
             return NOT_DONE
         # What the policy says by now decides whether it is done again, not whether it was done.
-        source = self._source(known, LocalPolicy())
+        source = source_of(known, LocalPolicy(), self._state)
         if await asyncio.to_thread(self._datasets.is_whole, known, source):
             return Done(Nothing())
         # Half of it is worse than nothing: it may not be done again, where it is too late by now.
@@ -107,15 +103,6 @@ class MountDataset(Handler[DatasetMount]):
                 f"{arguments.allocation_id}. Data sets are mounted for that one only.",
             )
         return _record(arguments, found.pw_uid, found.pw_gid)
-
-    def _source(self, record: MountRecord, policy: LocalPolicy) -> Source:
-        match record.kind:
-            case SourceKind.DIRECTORY:
-                return Directory(record, policy.mount_roots, self._state)
-            case SourceKind.NFS:
-                return Nfs(record, policy.nfs_exports)
-            case SourceKind.S3:
-                return Bucket(record)
 
 
 class UnmountDataset(Handler[DatasetUnmount]):

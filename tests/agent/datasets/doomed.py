@@ -14,6 +14,7 @@ from remotegpu_agent.commands.policy import PolicyFile
 from remotegpu_agent.commands.registry import make_handlers
 from remotegpu_agent.datasets.datasets import Datasets
 from remotegpu_agent.datasets.handlers import MountDataset, UnmountDataset
+from remotegpu_agent.datasets.keeper import DatasetKeeper
 from remotegpu_agent.datasets.records import MountStore
 from remotegpu_agent.logs import configure_logs
 from remotegpu_agent.running import run_agent
@@ -38,11 +39,13 @@ def live(directory: Path, death: Death) -> None:
     mount = MountDataset(datasets, AllocationStore(state), disk, policy, state.path)
     unmount = UnmountDataset(datasets)
     handlers = {
-        **make_handlers(state, disk, policy, source),
+        **make_handlers(state, disk, policy, source, datasets=datasets),
         mount.kind.name: mount,
         unmount.kind.name: unmount,
     }
-    desk = CommandDesk(state, handlers, policy, disk=disk)
+    # Beside it whoever mounts again what is missing, as often as it can.
+    keeper = DatasetKeeper(datasets, state, disk, policy, interval=0.05)
+    desk = CommandDesk(state, handlers, policy, disk=disk, datasets=keeper)
     run_agent(state, SourceSettings(SourceKind.NONE), times=_TIMES, desk=desk)
 
 
