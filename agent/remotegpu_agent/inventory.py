@@ -9,6 +9,7 @@ from msgspec import structs
 
 from remotegpu_agent.host import read_host
 from remotegpu_agent.sources.source import DriverReport, GpuSource
+from remotegpu_agent.ssh_server import SshServerReader
 from remotegpu_protocol.inventory import (
     GpuInventory,
     GpuIsolation,
@@ -49,6 +50,7 @@ class InventoryReporter:
         self._isolation = isolation
         self._presented = presented
         self._interval = interval
+        self._ssh = SshServerReader()
 
     async def run(
         self, send: Callable[[Inventory], None], *, dialled_from: str | None = None
@@ -76,6 +78,9 @@ class InventoryReporter:
         host = read_host(dialled_from=dialled_from)
         if self._presented is not None:
             host = self._presented(host)
+        else:
+            # On a thread: sshd is asked when its configuration changed.
+            host = structs.replace(host, ssh=await asyncio.to_thread(self._ssh.read))
         host = structs.replace(host, policy=await self._policy())
         if self._isolation is not None:
             host = structs.replace(host, gpu_isolation=await self._isolation())

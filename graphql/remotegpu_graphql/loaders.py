@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from strawberry.dataloader import DataLoader
 
+from remotegpu_core.actor import Actor
 from remotegpu_core.bus.bus import Live
 from remotegpu_core.models import (
     Allocation,
@@ -47,6 +48,7 @@ from remotegpu_core.services.addresses.reading import addresses_of, machines_tha
 from remotegpu_core.services.allocations import reading
 from remotegpu_core.services.allocations.reason import Reason
 from remotegpu_core.services.allocations.reasons import reasons_of
+from remotegpu_core.services.allocations.ssh import SshAccess, Unavailable, ssh_of
 from remotegpu_core.services.datasets import reading as datasets
 from remotegpu_core.services.quotas import Limits, Usage
 from remotegpu_core.states import DatasetAccess
@@ -110,6 +112,9 @@ class Loaders:
         self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)
         self.receipt: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(reading.receipts_of)
         self.pending_reasons: DataLoader[uuid.UUID, list[Reason]] = _every(reasons_of)
+        self.ssh: DataLoader[Allocation, SshAccess | Unavailable] = DataLoader(
+            load_fn=lambda rows: _ssh(context.actor, rows), cache=False
+        )
         self.username: DataLoader[uuid.UUID, str | None] = _one(reading.usernames)
         self.steps: DataLoader[uuid.UUID, list[OperationStep]] = _every(operations.steps_of)
         self.user_quota: DataLoader[uuid.UUID, tuple[Limits, Usage] | None] = _one(
@@ -131,6 +136,11 @@ class Loaders:
         self.live: DataLoader[uuid.UUID, Live | None] = _one(
             lambda ids: context.plane.bus.live(ids)
         )
+
+
+async def _ssh(actor: Actor, rows: list[Allocation]) -> list[SshAccess | Unavailable]:
+    found = await ssh_of(actor, rows)
+    return [found[row.id] for row in rows]
 
 
 def _one(

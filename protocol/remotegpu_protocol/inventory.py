@@ -11,9 +11,19 @@ from remotegpu_protocol.limits import (
     MAX_DISKS,
     MAX_ENABLED_KINDS,
     MAX_GPUS,
+    MAX_HOST_KEYS,
     MAX_MIG_DEVICES,
 )
-from remotegpu_protocol.values import ByteCount, Count, Identifier, Index, LongText, Text, Watts
+from remotegpu_protocol.values import (
+    ByteCount,
+    Count,
+    Identifier,
+    Index,
+    LongText,
+    Port,
+    Text,
+    Watts,
+)
 
 
 class AddressKind(StrEnum):
@@ -113,6 +123,18 @@ class GpuIsolation(Struct, frozen=True, omit_defaults=True):
     reason: LongText | None = None
 
 
+class HostKey(Struct, frozen=True, omit_defaults=True):
+    """By which `ssh` knows the host; `fingerprint` as `ssh-keygen -l` shows it."""
+
+    algorithm: Identifier
+    fingerprint: Identifier
+
+
+class SshServer(Struct, frozen=True, omit_defaults=True):
+    port: Port = 22
+    host_keys: Annotated[list[HostKey], Meta(max_length=MAX_HOST_KEYS)] = []
+
+
 class HostInventory(Struct, frozen=True, omit_defaults=True):
     hostname: Text
     hardware_uuid: Text | None = None
@@ -131,6 +153,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     cuda_version: Text | None = None
     policy: Policy | None = None
     gpu_isolation: GpuIsolation | None = None
+    ssh: SshServer | None = None
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

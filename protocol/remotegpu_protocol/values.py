@@ -31,6 +31,7 @@ Rate = Annotated[float, Meta(ge=0, le=1e15, extra={"unit": "bytes/s"})]
 Seconds = Annotated[float, Meta(ge=0, le=1e15, extra={"unit": "s"})]
 Load = Annotated[float, Meta(ge=0, le=1_000_000)]
 Index = Annotated[int, Meta(ge=0, le=65_535)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
 ProcessId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 #: Milliseconds since the Unix epoch, up to the year 9999.
 Timestamp = Annotated[int, Meta(ge=0, le=MAX_TIMESTAMP, extra={"unit": "ms, Unix epoch"})]

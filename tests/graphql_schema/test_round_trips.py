@@ -96,7 +96,7 @@ async def test_machines_ask_the_database_this_often(
 ALLOCATIONS = (
     "{ allocations(first: 100) { totalCount edges { node { id username user { id } machine { id } "
     "workspace { id quota { gpus { used } } } gpus { id availability } pendingReasons { code } "
-    "cleaningReceipt { id overriddenBy { id } } } } } }"
+    "cleaningReceipt { id overriddenBy { id } } ssh { port } sshUnavailableReason { code } } } } }"
 )
 
 

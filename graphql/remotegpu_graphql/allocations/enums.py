@@ -3,10 +3,17 @@ from enum import StrEnum
 from remotegpu_core.services.allocations.log import EventKind
 from remotegpu_core.services.allocations.reading import AllocationOrderField
 from remotegpu_core.services.allocations.reason import ReasonCode
+from remotegpu_core.services.allocations.ssh import SshUnavailable
 from remotegpu_core.states import AllocationState
 from remotegpu_graphql.enums import graph_enum
 
-__all__ = ["AllocationChangeKind", "AllocationOrderField", "AllocationState", "ReasonCode"]
+__all__ = [
+    "AllocationChangeKind",
+    "AllocationOrderField",
+    "AllocationState",
+    "ReasonCode",
+    "SshUnavailable",
+]
 
 graph_enum(
     AllocationState,
@@ -37,6 +44,19 @@ graph_enum(
         "allocated as a whole.",
     },
     name="PendingReasonCode",
+)
+graph_enum(
+    SshUnavailable,
+    "Why an allocation cannot be signed in to. New values may come.",
+    {
+        "NOT_YOURS": "It is somebody else's.",
+        "NOT_ACTIVE": "It has not started, or it is over.",
+        "SIMULATED": "Its host only pretends.",
+        "NO_ACCOUNT_ON_HOST": "Its host's own policy file did not enable account.keys.",
+        "NO_SSH_KEYS": "Its user has no key: addSshKey.",
+        "NO_ADDRESS": "Its machine has no management or public address that no other has, too.",
+    },
+    name="SshUnavailableCode",
 )
 graph_enum(
     AllocationOrderField,

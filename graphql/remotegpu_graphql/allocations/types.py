@@ -3,6 +3,7 @@ import uuid
 import strawberry
 
 from remotegpu_core import models
+from remotegpu_core.services.allocations import ssh as access
 from remotegpu_core.services.allocations.reason import Reason
 from remotegpu_graphql.allocations.enums import (
     AllocationChangeKind,
@@ -10,6 +11,7 @@ from remotegpu_graphql.allocations.enums import (
     ReasonCode,
 )
 from remotegpu_graphql.allocations.receipt import AllocationReceipt
+from remotegpu_graphql.allocations.ssh import SshAccess, SshUnavailableReason
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.datasets.types import Mount
 from remotegpu_graphql.ids import encode_id
@@ -29,14 +31,6 @@ class PendingReason:
     @classmethod
     def of(cls, reason: Reason) -> "PendingReason":
         return cls(code=reason.code, message=reason.message)
-
-
-@strawberry.type(description="How to reach what is allocated by SSH.")
-class SshAccess:
-    command: str = strawberry.field(description="To be typed into a terminal.")
-    host: str = strawberry.field(description="Name or address.")
-    port: int = strawberry.field(description="TCP port.")
-    username: str = strawberry.field(description="The account on the host.")
 
 
 def _at(value: int | None) -> DateTime | None:
@@ -118,10 +112,17 @@ class Allocation(Node):
         return [PendingReason.of(reason) for reason in found]
 
     @strawberry.field(
-        description="How to reach it by SSH; null while the control plane does not arrange that."
+        description="How its user signs in to it by SSH, for them and for admins; null while they "
+        "cannot, which sshUnavailableReason explains."
     )
-    def ssh(self) -> SshAccess | None:
-        return None
+    async def ssh(self, info: Info) -> SshAccess | None:
+        found = await info.context.loaders.ssh.load(self.row)
+        return SshAccess.of(found) if isinstance(found, access.SshAccess) else None
+
+    @strawberry.field(description="Why ssh is null; null when it is not.")
+    async def ssh_unavailable_reason(self, info: Info) -> SshUnavailableReason | None:
+        found = await info.context.loaders.ssh.load(self.row)
+        return SshUnavailableReason.of(found) if isinstance(found, access.Unavailable) else None
 
     @strawberry.field(
         description="Datasets that its account sees or saw, newest first, 50 at most; of somebody "
