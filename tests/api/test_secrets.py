@@ -169,10 +169,20 @@ async def _live(story: Story) -> None:
     await _enroll(story, token)
     await _enroll(story, story.plant("made-up-enrollment"))
 
+    # A bucket is asked with a key that is in a file; what comes of it, and of its wrong owner.
+    register = (
+        "mutation($i: RegisterDatasetInput!) { registerDataset(input: $i) "
+        "{ dataset { sizeReason source { location } } userErrors { message } } }"
+    )
+    source = {"kind": "S3", "location": "s3://models", "endpoint": "http://127.0.0.1:1"}
+    registered = await story.ask(register, {"i": {"name": "x", "source": source}}, admin)
+    assert "EndpointConnectionError" in registered["registerDataset"]["dataset"]["sizeReason"]
+    story.bodies.append(str(registered))
+
     audit = await story.ask(AUDIT, {}, admin)
     actions = {edge["node"]["action"] for edge in audit["auditEvents"]["edges"]}
     assert {"signIn", "createUser", "changePassword", "createApiToken", "revokeApiToken",
-            "createEnrollment", "redeemEnrollment"} <= actions  # fmt: skip
+            "createEnrollment", "redeemEnrollment", "registerDataset"} <= actions  # fmt: skip
     story.bodies.append(str(audit))
 
 
@@ -180,7 +190,14 @@ async def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
     data, port = tmp_path / "data", unused_port()
     story = Story(port)
     password = story.plant("first-password")
+    keys = tmp_path / "s3.toml"
+    keys.write_text(
+        '[[buckets]]\nbucket = "*"\nendpoint = "http://127.0.0.1:1"\naccess_key = "AKID"\n'
+        f'secret_key = "{story.plant("bucket-key")}"\n'
+    )
+    keys.chmod(0o600)
     environment = {
+        "REMOTEGPU_S3_CREDENTIALS": str(keys),
         "REMOTEGPU_DATA_DIR": str(data),
         "REMOTEGPU_PORT": str(port),
         "REMOTEGPU_ADMIN_PASSWORD": password,
