@@ -57,6 +57,7 @@ async def _arrange(
     site = await site_of(machine_id)
     taken = await holders(wanted)
     changed = False
+    new: list[MachineAddress] = []
     gone = [row.id for address, row in rows.items() if address not in wanted]
     if gone:
         await MachineAddress.filter(id__in=gone).delete()
@@ -74,10 +75,11 @@ async def _arrange(
         }
         row = rows.get(address)
         if row is None:
-            await MachineAddress.create(
-                machine_id=machine_id, address=address, created_at=now_ms(), **values
+            new.append(
+                MachineAddress(
+                    machine_id=machine_id, address=address, created_at=now_ms(), **values
+                )
             )
-            changed = True
             continue
         if held or row.scope != scope:
             # What was accepted was that very conflict.
@@ -85,6 +87,10 @@ async def _arrange(
         if any(getattr(row, name) != value for name, value in values.items()):
             await MachineAddress.filter(id=row.id).update(**values)
             changed = True
+    if new:
+        # At once: the counter is locked meanwhile.
+        await MachineAddress.bulk_create(new)
+        changed = True
     return changed
 
 
