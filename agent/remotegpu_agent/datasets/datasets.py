@@ -22,8 +22,8 @@ from remotegpu_agent.datasets.parents import missing_parents, opened_parent
 from remotegpu_agent.datasets.records import ROOT, MountRecord, MountStore
 from remotegpu_agent.datasets.s3 import CLIENT, Bucket
 from remotegpu_agent.datasets.source import Source
-from remotegpu_agent.datasets.table import is_hosts_view, mounted_at, mounted_below
 from remotegpu_agent.errors import StateDirectoryError
+from remotegpu_agent.mount_table import is_hosts_view, mounted_at, mounted_below
 from remotegpu_protocol.datasets import SourceKind
 from remotegpu_protocol.grammar import clean_text
 

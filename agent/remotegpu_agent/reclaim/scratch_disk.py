@@ -13,8 +13,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from remotegpu_agent.mount_table import Mounted, read_table
 from remotegpu_agent.reclaim.step import Deadline, Obstacle
-from remotegpu_agent.reclaim.surfaces.mounts import Mount, mount_table
 from remotegpu_agent.reclaim.tools import run_tool
 
 #: Paths that no shell and no program can misread.
@@ -90,14 +90,14 @@ class ScratchDisk(Struct, frozen=True, forbid_unknown_fields=True):
             swap = Path(line.split()[0])
             if swap.exists() and swap.stat().st_rdev == found.st_rdev:
                 raise Obstacle(f"{self.device} is swapped to.")
-        for mount in mount_table():
-            if mount.device == number and mount.point != self.mount:
+        for mount in read_table():
+            if mount.device == number and str(mount.point) != self.mount:
                 raise Obstacle(f"{self.device} is mounted at {mount.point} too.")
         return number
 
-    def mounts(self) -> list[Mount]:
+    def mounts(self) -> list[Mounted]:
         number = self.number()
-        return [mount for mount in mount_table() if mount.device == number]
+        return [mount for mount in read_table() if mount.device == number]
 
     def label(self, allocation_id: str, deadline: Deadline) -> str | None:
         """The name of its file system when that was made after this allocation, else None."""

@@ -83,7 +83,7 @@ def test_a_disk_is_erased_after_who_had_the_host(disk: ScratchDisk) -> None:
     assert PLACE.stat().st_mode & 0o7777 == 0o1777
     [mount] = disk.mounts()
     assert "nosuid" in Path("/proc/mounts").read_text().split(str(PLACE))[1].split("\n")[0]
-    assert mount.point == str(PLACE)
+    assert mount.point == PLACE
     # Once more changes nothing, also where an agent was killed before it mounted the disk.
     tool("umount", str(PLACE))
     assert look(step)

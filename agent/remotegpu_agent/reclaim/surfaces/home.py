@@ -2,10 +2,10 @@
 
 import os
 import stat
-from pathlib import Path, PurePath
+from pathlib import Path
 
+from remotegpu_agent.mount_table import read_table
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.surfaces.mounts import mount_table
 from remotegpu_agent.reclaim.tree import Tree, opened
 
 
@@ -21,10 +21,9 @@ class Home(BlockingStep):
 
     def remove_now(self, deadline: Deadline) -> None:
         # Also one of the same disk, which its number would not tell: a data set lies behind it.
-        for mount in mount_table():
-            point = PurePath(mount.point)
-            if point == self._path or self._path in point.parents:
-                raise Obstacle(f"A file system is mounted at {point}: unmount it.")
+        for mount in read_table():
+            if mount.point == self._path or self._path in mount.point.parents:
+                raise Obstacle(f"A file system is mounted at {mount.point}: unmount it.")
         with opened(self._path.parent) as parent:
             name = self._path.name
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)

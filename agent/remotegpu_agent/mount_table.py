@@ -14,11 +14,14 @@ _HOSTS: Final = Path("/proc/1/ns/mnt")
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """`kind` is the file system's; `flags` are those of this place, such as `ro` and `nosuid`."""
+    """`device` is MAJOR:MINOR, `kind` the file system's; `flags` are those of this place, such as
+    `ro` and `nosuid`, `options` the file system's own."""
 
     point: Path
+    device: str
     kind: str
     flags: frozenset[str]
+    options: tuple[str, ...]
 
 
 def read_table() -> list[Mounted]:
@@ -27,8 +30,16 @@ def read_table() -> list[Mounted]:
     for line in os.fsdecode(_TABLE.read_bytes()).splitlines():
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
-        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
-        found.append(Mounted(Path(point), after.split(" ", 1)[0], frozenset(fields[5].split(","))))
+        kind, _source, options = after.split(" ", 2)
+        found.append(
+            Mounted(
+                Path(_ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])),
+                fields[2],
+                kind,
+                frozenset(fields[5].split(",")),
+                tuple(options.split(",")),
+            )
+        )
     return found
 
 
