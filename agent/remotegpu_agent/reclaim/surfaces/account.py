@@ -6,12 +6,17 @@ from typing import Final
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
 
+_PASSWD: Final = Path("/etc/passwd")
+_GROUP: Final = Path("/etc/group")
+_GSHADOW: Final = Path("/etc/gshadow")
 #: Files of colon-separated lines that begin with the name.
-_TABLES: Final = tuple(
-    map(
-        Path,
-        ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"),
-    )
+_TABLES: Final = (
+    _PASSWD,
+    Path("/etc/shadow"),
+    _GROUP,
+    _GSHADOW,
+    Path("/etc/subuid"),
+    Path("/etc/subgid"),
 )
 #: userdel(8): it is not there.
 _NO_SUCH_USER: Final = 6
@@ -31,8 +36,17 @@ class AccountItself(BlockingStep):
 
     def remove_now(self, deadline: Deadline) -> None:
         name = self.tenancy.account.name
+        if not self._is_in(_PASSWD) and self.look_now(deadline):
+            # A userdel that was killed between two tables: it does not know the rest by itself.
+            run_tool(
+                *("useradd", "--no-create-home", "--no-user-group", "--non-unique"),
+                *("--uid", str(self.tenancy.uid), "--expiredate", "1", "--", name),
+                deadline=deadline,
+            )
         run_tool("userdel", "--", name, deadline=deadline, accepted=(0, _NO_SUCH_USER))
-        if self._is_in(Path("/etc/group")):
+        if self._is_in(_GSHADOW) and not self._is_in(_GROUP):
+            run_tool("groupadd", "--", name, deadline=deadline)
+        if self._is_in(_GROUP):
             # userdel takes the user's own group along only where login.defs says so.
             run_tool("groupdel", "--", name, deadline=deadline, accepted=(0, _NO_SUCH_GROUP))
 
