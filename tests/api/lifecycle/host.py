@@ -20,7 +20,7 @@ from tests.services.ports import LOOPBACK, unused_port
 
 _ROOT: Final = Path(__file__).parents[3]
 #: Where the repository, and the folder that the test shares with the host, are seen inside.
-_SEEN: Final = Path("/mnt")
+_SEEN: Final = Path("/media")
 SHARED: Final = Path("/run/shared")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE: Final = 60.0
@@ -28,7 +28,7 @@ _PATIENCE: Final = 60.0
 _SCRIPT: Final = r"""
 set -eu
 mount --make-rprivate /
-mount --bind "$1" /mnt
+mount --bind "$1" /media
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/user /run/stage /run/shared
 mkdir -m 755 /run/sshd
@@ -39,7 +39,7 @@ for directory in /etc /var/spool; do
     cp -a "$directory/." "/run/stage$directory/"
     mount --bind "/run/stage$directory" "$directory"
 done
-for directory in /home /var/mail /var/log /var/crash /var/lib/systemd; do
+for directory in /home /mnt /srv /var/mail /var/log /var/crash /var/lib/systemd; do
     mkdir -p "$directory"
     mount -t tmpfs -o mode=755,size=16m tmpfs "$directory"
 done
