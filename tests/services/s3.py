@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
-
 from tests.services.directory import server_directory
 from tests.services.ports import LOOPBACK, unused_port
 from tests.services.process import ServerFailed, ServerProcess
@@ -51,6 +49,9 @@ class S3Server:
             client.put_object(Bucket=bucket, Key=key, Body=body)
 
     def client(self) -> Any:
+        # It takes a while, and most tests never ask for it.
+        import boto3
+
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,

@@ -138,9 +138,8 @@ async def _require_access(
     actor: Actor, allocation: Allocation, dataset: Dataset, read_only: bool
 ) -> None:
     # Looked at again within the ledger, where nobody changes it any more.
+    await visible_dataset(actor, dataset.id, field="datasetId")
     access = (await access_of(allocation.user_id, [dataset.id])).get(dataset.id)
-    if access is None and not await Dataset.exists(id=dataset.id):
-        raise NotFound("There is no such dataset.", field="datasetId")
     whose = "You have" if allocation.user_id == actor.user_id else "The allocation's user has"
     if access is None:
         raise Forbidden(

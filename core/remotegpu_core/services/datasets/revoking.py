@@ -15,7 +15,7 @@ from remotegpu_core.services.ledger import ledger, ledger_of_all
 from remotegpu_core.states import AllocationState, DatasetAccess, MountState
 
 #: Milliseconds after which a host that could not unmount is told again.
-RETRY_AFTER: Final = 60_000
+RETRY_AFTER: Final = 300_000
 #: Mounts ended in one round; the next round takes the rest.
 _AT_ONCE: Final = 200
 
