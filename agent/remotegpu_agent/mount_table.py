@@ -1,10 +1,11 @@
 """What is mounted, as the kernel tells (proc_pid_mountinfo(5))."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from remotegpu_agent.lines import read_lines
 
 _TABLE: Final = Path("/proc/self/mountinfo")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -27,7 +28,7 @@ class Mounted:
 def read_table() -> list[Mounted]:
     """In the order of mounting: of several at one place the last one is seen."""
     found = []
-    for line in os.fsdecode(_TABLE.read_bytes()).splitlines():
+    for line in read_lines(_TABLE):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         kind, _source, options = after.split(" ", 2)

@@ -1,6 +1,8 @@
 """POSIX accounts, made by the host's own `useradd`."""
 
 import contextlib
+import grp
+import hashlib
 import os
 import pwd
 import stat
@@ -11,6 +13,7 @@ from typing import Final
 from remotegpu_agent.accounts.authorized_keys import read_keys, replace_keys
 from remotegpu_agent.accounts.programs import Run, alone
 from remotegpu_agent.commands.handler import CommandFailed
+from remotegpu_agent.lines import read_lines
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import ACCOUNT_NAME, clean_text, shorten
 from remotegpu_protocol.ssh_keys import check_key_line
@@ -81,7 +84,7 @@ class Accounts:
         found = _find(name)
         if found is None:
             raise CommandFailed("NO_SUCH_ACCOUNT", f"This host has no account {name}.")
-        if found.pw_uid not in self._uids or found.pw_gecos != _COMMENT:
+        if found.pw_uid not in self._uids or not _is_made(found):
             raise CommandFailed(
                 "ACCOUNT_TAKEN",
                 f"The account {name} (user {found.pw_uid}) was not made by an agent. Look at it, "
@@ -100,26 +103,51 @@ class Accounts:
             *("--shell", self._shell, "--comment", _COMMENT),
             # No password that could be guessed, and not locked: sshd lets nobody into those.
             *("--password", "*"),
-            *("--key", f"UID_MIN={self._uids[0]}", "--key", f"UID_MAX={self._uids[-1]}"),
+            *("--uid", str(self._free_uid(name))),
             *("--key", f"GID_MIN={self._uids[0]}", "--key", f"GID_MAX={self._uids[-1]}"),
             # Whatever the host's defaults are: nobody else looks into a home.
             *("--key", "HOME_MODE=0700", "--", name),
         )
 
+    def _free_uid(self, name: str) -> int:
+        """Not the next one, which the user before had: whatever may be left somewhere that nobody
+        looks is not its next owner's then."""
+        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+        for number in range(len(self._uids)):
+            uid = self._uids[(start + number) % len(self._uids)]
+            if _is_free(uid):
+                return uid
+        raise CommandFailed(
+            "NO_FREE_USER_ID",
+            f"All user ids from {self._uids[0]} to {self._uids[-1]} are taken. Widen account_uids in "
+            "the policy of this host.",
+        )
+
+
+def _is_free(uid: int) -> bool:
+    """As a user's, and as a group's, which the account has beside."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid) is None
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(uid) is None
+    return True
+
 
 def find_made(name: str) -> pwd.struct_passwd | None:
     """The account as the host knows it; None where there is none, or no agent made it."""
     found = _find(name)
-    return found if found is not None and found.pw_gecos == _COMMENT else None
+    return found if found is not None and _is_made(found) else None
+
+
+def _is_made(account: pwd.struct_passwd) -> bool:
+    # The rooms and numbers behind it are the user's to write, with chfn(1).
+    return account.pw_gecos.split(",")[0] == _COMMENT
 
 
 def _is_whole(account: pwd.struct_passwd) -> bool:
     """Whether it is in all tables, which `useradd` replaces one after the other."""
     start = f"{account.pw_name}:"
-    return all(
-        any(line.startswith(start) for line in table.read_text(errors="replace").splitlines())
-        for table in _TABLES
-    )
+    return all(any(line.startswith(start) for line in read_lines(table)) for table in _TABLES)
 
 
 def _finish_home(account: pwd.struct_passwd) -> None:

@@ -68,6 +68,9 @@ class Engine:
             part = number / (len(self._results) + 1)
             await report(Progress(f"cleaning: {result.step.surface}", part))
             await self._clean(result)
+        if not self._clean_so_far:
+            await report(Progress(_AGAIN, len(self._results) / (len(self._results) + 1)))
+            await self._retry()
         if self._clean_so_far:
             await report(Progress(_AGAIN, len(self._results) / (len(self._results) + 1)))
             await self._look_again()
@@ -77,6 +80,13 @@ class Engine:
     @property
     def _clean_so_far(self) -> bool:
         return all(result.verified for result in self._results)
+
+    async def _retry(self) -> None:
+        """What failed, once more: a later step may have ended what stood in the way, such as
+        processes that left no room for a program."""
+        for result in self._results:
+            if not result.verified:
+                await self._clean(result, attempts=1)
 
     async def _look_again(self) -> None:
         """Until one look at everything finds nothing; what is there again is removed again."""
@@ -98,7 +108,7 @@ class Engine:
         there = await self._attempt(result, removing=False)
         return there is None or bool(there)
 
-    async def _clean(self, result: _Result) -> None:
+    async def _clean(self, result: _Result, *, attempts: int = ATTEMPTS) -> None:
         step = result.step
         missing = self._missing(result)
         if missing is not None:
@@ -110,11 +120,11 @@ class Engine:
             return
         result.detail = None
         pause = self._pause
-        before = result.found
+        before = result.found - result.left
         most = 0
         there: Findings | None = None
-        for attempt in range(ATTEMPTS + 1):
-            there = await self._attempt(result, removing=attempt < ATTEMPTS)
+        for attempt in range(attempts + 1):
+            there = await self._attempt(result, removing=attempt < attempts)
             if there is not None:
                 most = max(most, there.count)
                 result.found, result.left = before + most, there.count
@@ -123,7 +133,7 @@ class Engine:
                     result.verified = True
                     result.detail = None if note is None else clean_text(note, _MAX_DETAIL)
                     return
-            if 0 < attempt < ATTEMPTS:
+            if 0 < attempt < attempts:
                 await asyncio.sleep(pause)
                 pause *= 2
         result.verified = False

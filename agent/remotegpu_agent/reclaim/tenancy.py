@@ -7,6 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from remotegpu_agent.lines import read_lines
+
 #: Lower user ids belong to the system.
 FIRST_UID: Final = 1000
 _NOBODY: Final = 65534
@@ -38,6 +40,13 @@ class Tenancy(Struct, frozen=True):
     def uid(self) -> int:
         return self.account.uid
 
+    @property
+    def home(self) -> Path:
+        """Where it really is: what holds the homes may be a link, and the last part is the user's
+        to replace."""
+        path = Path(self.account.home)
+        return path.parent.resolve() / path.name
+
     def owns(self, uid: int) -> bool:
         return uid == self.account.uid or any(
             first <= uid < first + count for first, count in self.subordinate
@@ -47,7 +56,7 @@ class Tenancy(Struct, frozen=True):
 def subordinate_ids(account: str, table: Path = Path("/etc/subuid")) -> list[tuple[int, int]]:
     """The account's ranges of further user ids; none where the host has no table of them."""
     try:
-        lines = table.read_text(errors="replace").splitlines()
+        lines = read_lines(table)
     except FileNotFoundError:
         return []
     found: list[tuple[int, int]] = []
@@ -75,6 +84,13 @@ def objection(tenancy: Tenancy) -> str | None:
     home = PurePosixPath(account.home)
     if not home.is_absolute() or ".." in home.parts or len(home.parts) < 3:
         return f"{account.home!r} is no home of one user."
+    try:
+        # Directories of accounts elsewhere may answer this and list nobody.
+        found = pwd.getpwuid(account.uid).pw_name
+    except KeyError:
+        found = account.name
+    if found != account.name:
+        return f"User id {account.uid} is {found}'s, not {account.name}'s alone."
     for entry in pwd.getpwall():
         if entry.pw_name == account.name:
             if entry.pw_uid != account.uid:

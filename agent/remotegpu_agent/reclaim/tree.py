@@ -1,6 +1,7 @@
 """Trees of files of somebody who is not trusted, walked by descriptors.
 
-No symbolic link is followed and no other file system entered, whatever is moved meanwhile.
+No symbolic link is followed, and nothing entered or asked about that is mounted: another file system,
+or other directories of the same one. Users mount what does not answer, or answers root with an error.
 """
 
 import errno
@@ -12,12 +13,11 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from remotegpu_agent.mount_table import read_table
 from remotegpu_agent.reclaim.step import Deadline, Findings, Obstacle
 
 #: A descriptor is open for each level, of about a thousand that a process has.
 MAX_DEPTH: Final = 200
-#: Times that what lies deeper is moved up.
-_MAX_LIFTS: Final = 1000
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -50,9 +50,11 @@ class Tree:
         self._owns = owns
         self._deadline = deadline
         self._all = all_in_it
+        self._mounts: frozenset[str] = frozenset()
 
     def look(self) -> Findings:
         findings = Findings()
+        self._see_mounts()
         with opened(self._root) as descriptor:
             self._walk(descriptor, str(self._root), 0, os.fstat(descriptor).st_dev, findings)
         return findings
@@ -60,19 +62,19 @@ class Tree:
     def remove(self) -> None:
         with opened(self._root) as descriptor:
             device = os.fstat(descriptor).st_dev
-            for _ in range(_MAX_LIFTS):
-                if not self._clear(descriptor, descriptor, 0, device):
-                    return
-        raise Obstacle(f"{self._root} holds directories within directories without end.")
+            lifted = True
+            while lifted:
+                self._see_mounts()
+                lifted = self._clear(descriptor, descriptor, str(self._root), 0, device)
 
     def _walk(self, parent: int, path: str, depth: int, device: int, findings: Findings) -> None:
         with os.scandir(parent) as entries:
             for entry in entries:
                 self._deadline.check()
-                found = _status(entry)
+                name = f"{path}/{entry.name}"
+                found = None if self._is_mount(name) else _status(entry)
                 if found is None:
                     continue
-                name = f"{path}/{entry.name}"
                 if self._mine(found):
                     findings.add(name)
                 if not stat.S_ISDIR(found.st_mode) or self._elsewhere(found, device, name):
@@ -86,20 +88,21 @@ class Tree:
                     if child is not None:
                         self._walk(child, name, depth + 1, device, findings)
 
-    def _clear(self, top: int, parent: int, depth: int, device: int) -> bool:
+    def _clear(self, top: int, parent: int, path: str, depth: int, device: int) -> bool:
         """Whether something was moved up, so that it takes another pass."""
         lifted = False
         with os.scandir(parent) as entries:
             for entry in entries:
                 self._deadline.check()
-                found = _status(entry)
+                name = f"{path}/{entry.name}"
+                found = None if self._is_mount(name) else _status(entry)
                 if found is None:
                     continue
                 if not stat.S_ISDIR(found.st_mode):
                     if self._mine(found):
                         _missing_is_fine(os.unlink, entry.name, parent)
                     continue
-                if self._elsewhere(found, device, entry.name):
+                if self._elsewhere(found, device, name):
                     continue
                 if depth >= MAX_DEPTH:
                     if self._mine(found):
@@ -108,10 +111,20 @@ class Tree:
                     continue
                 with _child(parent, entry.name, device) as child:
                     if child is not None:
-                        lifted = self._clear(top, child, depth + 1, device) or lifted
+                        lifted = self._clear(top, child, name, depth + 1, device) or lifted
                 if self._mine(found):
                     _missing_is_fine(os.rmdir, entry.name, parent)
         return lifted
+
+    def _see_mounts(self) -> None:
+        self._mounts = frozenset(str(mount.point) for mount in read_table())
+
+    def _is_mount(self, path: str) -> bool:
+        if path not in self._mounts:
+            return False
+        if self._all:
+            raise _mount(path)
+        return True
 
     def _mine(self, found: os.stat_result) -> bool:
         return self._all or self._owns(found.st_uid)
@@ -120,8 +133,12 @@ class Tree:
         if found.st_dev == device:
             return False
         if self._all:
-            raise Obstacle(f"A file system is mounted at {name}: unmount it.")
+            raise _mount(name)
         return True
+
+
+def _mount(path: str) -> Obstacle:
+    return Obstacle(f"A file system is mounted at {path}: unmount it.")
 
 
 def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:

@@ -198,11 +198,35 @@ def two_at_once(accounts: Accounts, folder: Path) -> None:
             assert accounts.has(name, [key])
 
 
+def user_ids(folder: Path) -> None:
+    """Who comes next gets another user id than who was here before."""
+    key = make_key(folder, "numbers")
+    many = Accounts(range(31_000, 32_000), "/bin/sh")
+    seen = set()
+    for name in ("rg-eeeeeeeeeeee", "rg-ffffffffffff", "rg-gggggggggggg"):
+        many.ensure(name, [key])
+        found = pwd.getpwnam(name)
+        assert (found.pw_uid, found.pw_uid in range(31_000, 32_000)) == (found.pw_gid, True)
+        seen.add(found.pw_uid)
+        run("/usr/sbin/userdel", "--remove", name, check=True)
+    assert len(seen) == 3
+    # Of a range that is full, the last one and none.
+    few = Accounts(range(33_000, 33_002), "/bin/sh")
+    run("/usr/sbin/groupadd", "--gid", "33000", "taken", check=True)
+    few.ensure("rg-hhhhhhhhhhhh", [key])
+    assert pwd.getpwnam("rg-hhhhhhhhhhhh").pw_uid == 33_001
+    assert refused(few, "rg-iiiiiiiiiiii", key) == "NO_FREE_USER_ID"
+    # What a user may write behind the comment makes it no other account.
+    run("/usr/sbin/usermod", "--comment", "RemoteGPU,room,1,2", "rg-hhhhhhhhhhhh", check=True)
+    assert few.has("rg-hhhhhhhhhhhh", [key])
+
+
 def main(folder: Path, port: int) -> None:
     accounts = Accounts(range(30_000, 30_010), "/bin/sh")
     signing_in(accounts, folder, port)
     links_are_not_followed(accounts, folder)
     what_is_not_made(accounts, folder)
+    user_ids(folder)
     two_at_once(accounts, folder)
     sys.stdout.write("all of it\n")
 

@@ -132,7 +132,7 @@ class Tenant:
                 if str(uid) in line.split():
                     found.append(f"{table}: {line}")
         for table in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"):
-            content = Path(f"/etc/{table}").read_text().splitlines()
+            content = Path(f"/etc/{table}").read_bytes().decode().split("\n")
             found += [f"{table}: {line}" for line in content if line.startswith(f"{name}:")]
         return found
 

@@ -78,7 +78,7 @@ async def test_tried_again_and_proven() -> None:
 
 
 async def test_what_stays_is_told() -> None:
-    found = await item(Place(8, stubborn=ATTEMPTS))
+    found = await item(Place(8, stubborn=10 * ATTEMPTS))
     assert (found.found, found.removed, found.verified) == (8, 0, False)
     assert found.detail == "Left: thing 0, thing 1, thing 2, thing 3, thing 4 and 3 more."
     hanging = await item(Hanging())

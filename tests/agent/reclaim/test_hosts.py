@@ -40,6 +40,9 @@ PLANTED = {
     "account",
 }
 
+#: What a later step removes too, since it lies where users leave files.
+TWICE = {"cron", "at jobs", "runtime directory"}
+
 
 def steps_of(tenant: Tenant) -> list[Step]:
     return make_steps(tenant.tenancy, AbsentSource(), {}, no_access())
@@ -130,7 +133,7 @@ async def test_every_step_failing_in_turn() -> None:
         tenant = Tenant(f"rg-t{number}", 30001 + number)
         steps = steps_of(tenant)
         broken = steps[number]
-        how = ("fails", "lies", "blind")[number % 3] if surface in PLANTED else "blind"
+        how = ("fails", "lies", "blind")[number % 3] if surface in PLANTED - TWICE else "blind"
         if broken.absence() is not None:
             tool("userdel", "--remove", tenant.account.name)
             continue

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
 
@@ -52,7 +53,7 @@ class AccountItself(BlockingStep):
 
     def _is_in(self, table: Path) -> bool:
         try:
-            lines = table.read_text(errors="replace").splitlines()
+            lines = read_lines(table)
         except FileNotFoundError:
             return False
         return any(line.partition(":")[0] == self.tenancy.account.name for line in lines)

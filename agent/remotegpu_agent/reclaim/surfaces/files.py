@@ -41,7 +41,10 @@ class Files(BlockingStep):
 
 class TemporaryFiles(Files):
     surface = "temporary files"
-    roots = tuple(map(Path, ("/tmp", "/var/tmp", "/run/lock", "/var/crash")))  # noqa: S108 - to clean
+    #: /run and spools also hold what programs make for their users there: screen, at, printers.
+    roots = tuple(
+        map(Path, ("/tmp", "/var/tmp", "/run", "/run/lock", "/var/crash", "/var/spool"))  # noqa: S108 - to clean
+    )
 
 
 class SharedMemory(Files):

@@ -40,4 +40,4 @@ class Home(BlockingStep):
 
     @property
     def _path(self) -> Path:
-        return Path(self.tenancy.account.home)
+        return self.tenancy.home

@@ -1,15 +1,19 @@
 """Memory and queues that outlive the processes that made them."""
 
+import ctypes
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.tools import run_tool
 from remotegpu_agent.reclaim.tree import Tree
 
-#: Table (proc_sysvipc(5)), its column of ids, and ipcrm's option that removes one.
-_TABLES: Final = (("shm", "shmid", "-m"), ("sem", "semid", "-s"), ("msg", "msqid", "-q"))
+#: Table (proc_sysvipc(5)), and its column of ids.
+_TABLES: Final = (("shm", "shmid"), ("sem", "semid"), ("msg", "msqid"))
+_IPC_RMID: Final = 0
 _SYSVIPC: Final = Path("/proc/sysvipc")
 _MQUEUE: Final = Path("/dev/mqueue")
 
@@ -22,24 +26,36 @@ class SystemVIpc(BlockingStep):
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
-        for table, identifier, _option in self._objects():
+        for table, identifier in self._objects():
             findings.add(f"{table} {identifier}")
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        for _table, identifier, option in list(self._objects()):
-            # 1: it went away meanwhile, or the second look finds it.
-            run_tool("ipcrm", option, identifier, deadline=deadline, accepted=(0, 1))
+        # Not by a program for each: a user may have made tens of thousands.
+        for table, identifier in list(self._objects()):
+            deadline.check()
+            _remove(table, identifier)
 
-    def _objects(self) -> Iterator[tuple[str, str, str]]:
+    def _objects(self) -> Iterator[tuple[str, int]]:
         """Those that it owns or has made: the owner can be changed by whoever made it."""
-        for table, column, option in _TABLES:
-            lines = (_SYSVIPC / table).read_text().splitlines()
+        for table, column in _TABLES:
+            lines = read_lines(_SYSVIPC / table)
             names = lines[0].split()
             for line in lines[1:]:
                 row = dict(zip(names, line.split(), strict=True))
                 if self.tenancy.owns(int(row["uid"])) or self.tenancy.owns(int(row["cuid"])):
-                    yield table, row[column], option
+                    yield table, int(row[column])
+
+
+def _remove(table: str, identifier: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if table == "sem":
+        failed = libc.semctl(identifier, 0, _IPC_RMID)
+    else:
+        failed = getattr(libc, f"{table}ctl")(identifier, _IPC_RMID, None)
+    number = ctypes.get_errno()
+    if failed and number not in {errno.EINVAL, errno.EIDRM}:
+        raise OSError(number, f"{table} {identifier} cannot be removed: {os.strerror(number)}")
 
 
 class MessageQueues(BlockingStep):

@@ -14,6 +14,8 @@ _ACTIVE: Final = re.compile(r"user-(\d+)\.journal")
 #: Those closed in order, and those that were found damaged.
 _ARCHIVED: Final = re.compile(r"user-(\d+)@.*\.journal~?")
 
+_ENTRIES: Final = re.compile(r"^Entry objects: (\d+)$", re.MULTILINE | re.IGNORECASE)
+
 
 class Journals(BlockingStep):
     """The next one with the user id may read them. What journald has open is begun anew, since it
@@ -59,9 +61,7 @@ class Journals(BlockingStep):
 def _has_entries(path: Path, deadline: Deadline) -> bool:
     if find_tool("journalctl") is None:
         return path.stat().st_size > 0
-    said = run_tool(
-        *("journalctl", "--quiet", "--no-pager", "--lines=1", "--output=short-unix"),
-        *("--file", str(path)),
-        deadline=deadline,
-    )
-    return bool(said.strip())
+    # Not the entries themselves, which are as long as the user likes.
+    said = run_tool("journalctl", "--header", "--file", str(path), deadline=deadline)
+    entries = _ENTRIES.search(said)
+    return entries is None or int(entries[1]) > 0

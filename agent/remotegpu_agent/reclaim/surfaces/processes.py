@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import find_tool
 
@@ -104,11 +105,11 @@ def kill_at_once(uid: int, deadline: Deadline) -> None:
 def user_ids(pid: int) -> set[int]:
     """Its user ids; none of a process that has ended, even if nobody has asked for its end yet."""
     try:
-        status = (_PROC / str(pid) / "status").read_text(errors="replace")
+        lines = read_lines(_PROC / str(pid) / "status")
     except (FileNotFoundError, ProcessLookupError):
         return set()
     found: set[int] = set()
-    for line in status.splitlines():
+    for line in lines:
         name, _, value = line.partition(":")
         if name == "State" and value.strip()[:1] in {"Z", "X"}:
             return set()

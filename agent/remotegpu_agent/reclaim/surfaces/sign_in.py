@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
 
@@ -22,7 +23,7 @@ class SignIn(BlockingStep):
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
-        for line in _SHADOW.read_text(errors="replace").splitlines():
+        for line in read_lines(_SHADOW):
             fields = line.split(":")
             if fields[0] != self.tenancy.account.name or len(fields) <= _EXPIRES:
                 continue

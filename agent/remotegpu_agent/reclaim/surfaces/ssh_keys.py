@@ -36,4 +36,4 @@ class SshKeys(BlockingStep):
 
     @property
     def _directory(self) -> Path:
-        return Path(self.tenancy.account.home) / ".ssh"
+        return self.tenancy.home / ".ssh"
