@@ -8,6 +8,7 @@ from remotegpu_core.models import Machine, Outcome
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.addresses.quarantine import judge
+from remotegpu_core.services.allocations.unclean import unclean_reason
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import Lifecycle, sources_of
@@ -63,7 +64,9 @@ async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
             machine.lifecycle is Lifecycle.QUARANTINED
             and machine.lifecycle_reason == machine.command_hold
         ):
-            values |= {"lifecycle": Lifecycle.IN_SERVICE, "lifecycle_reason": None}
+            why = await unclean_reason(machine.id)
+            moves = Lifecycle.IN_SERVICE if why is None else Lifecycle.QUARANTINED
+            values |= {"lifecycle": moves, "lifecycle_reason": why}
         await Machine.filter(id=machine.id).update(**values)
         await audit.record(
             actor,

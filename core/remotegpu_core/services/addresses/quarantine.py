@@ -12,6 +12,7 @@ from remotegpu_core.models import Machine, MachineAddress, Outcome
 from remotegpu_core.services import audit
 from remotegpu_core.services.addresses.claims import holders, rearrange
 from remotegpu_core.services.addresses.scope import describe
+from remotegpu_core.services.allocations.unclean import unclean_reason
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.grammar import clean_text
@@ -76,7 +77,9 @@ async def judge(machine_id: uuid.UUID, actor: Actor) -> None:
         lifecycle, why = Lifecycle.QUARANTINED, reason
         await _record(actor, "quarantineMachine", machine, Outcome.FAILED, await _whose(rows))
     elif ours and not rows:
-        lifecycle, why = Lifecycle.IN_SERVICE, None
+        # What was not cleaned meanwhile keeps it out now.
+        why = await unclean_reason(machine_id)
+        lifecycle = Lifecycle.IN_SERVICE if why is None else Lifecycle.QUARANTINED
         await _record(actor, "endQuarantine", machine, Outcome.SUCCEEDED, "no address is another's")
     else:
         return

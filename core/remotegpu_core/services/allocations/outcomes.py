@@ -18,6 +18,7 @@ from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
+from remotegpu_core.services.allocations.unclean import unclean_reason
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.datasets import outcomes as datasets
 from remotegpu_core.services.datasets.ending import MOUNT_STEP, UNMOUNT_STEP
@@ -157,21 +158,17 @@ async def _finish(
 async def _hold(machine_id: uuid.UUID, reason: str) -> None:
     """Out of use, for this reason; a host that is held for more than a failed cleaning keeps that."""
     await lifecycle.quarantine(machine_id, reason)
-    if await _failures(machine_id):
-        await _say(machine_id, reason)
+    if await _is_for_cleaning(machine_id):
+        await _say(machine_id, lifecycle.quarantine_reason(reason))
 
 
 async def _end_quarantine(machine_id: uuid.UUID) -> None:
     """Back into service, where only a cleaning that failed kept it out and nothing else failed."""
-    failures = await _failures(machine_id)
-    if not failures:
+    if not await _is_for_cleaning(machine_id):
         return
-    waiting = await Allocation.filter(
-        machine_id=machine_id, state=AllocationState.RECLAIMING
-    ).values_list("id", flat=True)
-    still = [why for allocation_id, why in failures if allocation_id in waiting]
-    if still:
-        await _say(machine_id, still[-1])
+    still = await unclean_reason(machine_id)
+    if still is not None:
+        await _say(machine_id, still)
         return
     await Machine.filter(id=machine_id).update(
         lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
@@ -180,29 +177,20 @@ async def _end_quarantine(machine_id: uuid.UUID) -> None:
     await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 
-async def _failures(machine_id: uuid.UUID) -> list[tuple[uuid.UUID, str]]:
-    """Cleanings that failed on a machine, oldest first: whose and why. None where the machine is
-    not quarantined, or for none of them."""
+async def _is_for_cleaning(machine_id: uuid.UUID) -> bool:
+    """Whether it is quarantined for a cleaning that failed, and not for anything else."""
     machine = await Machine.get(id=machine_id)
     if machine.lifecycle is not Lifecycle.QUARANTINED:
-        return []
-    failed = (
-        await Operation.filter(machine_id=machine_id, kind=RELEASE, error_message__isnull=False)
-        .order_by("id")
-        .values_list("allocation_id", "error_message")
-    )
-    reasons = {lifecycle.quarantine_reason(why) for _, why in failed}
-    return list(failed) if machine.lifecycle_reason in reasons else []
+        return False
+    failed = Operation.filter(machine_id=machine_id, kind=RELEASE, error_message__isnull=False)
+    reasons = await failed.values_list("error_message", flat=True)
+    return machine.lifecycle_reason in {lifecycle.quarantine_reason(str(why)) for why in reasons}
 
 
 async def _say(machine_id: uuid.UUID, reason: str) -> None:
     """Why a quarantined machine is."""
-    said = lifecycle.quarantine_reason(reason)
-    if (
-        await Machine.filter(id=machine_id)
-        .exclude(lifecycle_reason=said)
-        .update(lifecycle_reason=said)
-    ):
+    other = Machine.filter(id=machine_id).exclude(lifecycle_reason=reason)
+    if await other.update(lifecycle_reason=reason):
         await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 
