@@ -1,13 +1,18 @@
 """One step of cleaning: a place, how to look at it, and how to empty it."""
 
 import asyncio
+import contextlib
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_protocol.grammar import clean_text
+
+Result = TypeVar("Result")
 
 #: Names that a report tells; the number of all is told too.
 _MAX_NAMES: Final = 5
@@ -101,16 +106,45 @@ class Step(ABC):
 
 
 class BlockingStep(Step):
-    """A step that waits for disks and programs, in a thread of its own."""
+    """A step that waits for disks and programs, each time in a thread of its own.
+
+    One that hangs for ever, in a file system that does not answer, holds up nothing else: not the
+    agent's other work, which shares a few threads, nor its end.
+    """
 
     async def look(self, deadline: Deadline) -> Findings:
-        return await asyncio.to_thread(self.look_now, deadline)
+        return await _in_a_thread(self.look_now, deadline)
 
     async def remove(self, deadline: Deadline) -> None:
-        await asyncio.to_thread(self.remove_now, deadline)
+        await _in_a_thread(self.remove_now, deadline)
 
     @abstractmethod
     def look_now(self, deadline: Deadline) -> Findings: ...
 
     @abstractmethod
     def remove_now(self, deadline: Deadline) -> None: ...
+
+
+async def _in_a_thread(work: Callable[[Deadline], Result], deadline: Deadline) -> Result:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work(deadline)
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            tell(done.set_exception, error)
+        else:
+            tell(done.set_result, result)
+
+    def tell(set_it: Callable[[Any], None], value: object) -> None:
+        def unless_given_up() -> None:
+            if not done.done():
+                set_it(value)
+
+        # Without the loop, nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(unless_given_up)
+
+    threading.Thread(target=run, name=work.__qualname__, daemon=True).start()
+    return await done

@@ -1,10 +1,11 @@
 """The order, the attempts and the proof, with steps made by hand."""
 
 import asyncio
+import threading
 
 from remotegpu_agent.commands.records import Progress
 from remotegpu_agent.reclaim.engine import ATTEMPTS, ROUNDS, Engine
-from remotegpu_agent.reclaim.step import Deadline, Findings, Step
+from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Step
 from remotegpu_agent.reclaim.surfaces.gpus import DRIVERS_OWN, Gpus
 from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection
 from remotegpu_agent.sources.absent import AbsentSource
@@ -43,6 +44,24 @@ class Hanging(Place):
 
     async def remove(self, deadline: Deadline) -> None:
         await asyncio.sleep(60)
+
+
+class Stuck(BlockingStep):
+    """Waits for a file system that does not answer, until the test is over."""
+
+    surface = "stuck"
+    timeout = 0.02
+
+    def __init__(self, answer: threading.Event) -> None:
+        super().__init__(TENANCY)
+        self._answer = answer
+
+    def look_now(self, deadline: Deadline) -> Findings:
+        self._answer.wait(30)
+        return Findings()
+
+    def remove_now(self, deadline: Deadline) -> None:
+        """Never comes to it."""
 
 
 class Mistaken(Place):
@@ -89,6 +108,18 @@ async def test_what_stays_is_told() -> None:
     mistaken = await item(Mistaken())
     assert not mistaken.verified
     assert "ValueError" in (mistaken.detail or "")
+
+
+async def test_what_hangs_holds_up_nothing_else() -> None:
+    answer = threading.Event()
+    try:
+        for _ in range(16):
+            found = await item(Stuck(answer))
+            assert (found.verified, found.detail) == (False, "It took longer than 0.02 s.")
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        answer.set()
 
 
 async def test_what_comes_back_is_removed_again() -> None:

@@ -81,13 +81,12 @@ class AtJobs(BlockingStep):
         for path in self._files():
             path.unlink(missing_ok=True)
 
-    def _files(self) -> list[Path]:
-        return [
-            path
-            for directory in filter(Path.is_dir, _AT)
-            for path, uid in _files(directory)
-            if self.tenancy.owns(uid)
-        ]
+    def _files(self) -> Iterator[Path]:
+        """One after the other: there may be a million."""
+        for directory in filter(Path.is_dir, _AT):
+            for path, uid in _files(directory):
+                if self.tenancy.owns(uid):
+                    yield path
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, int]]:
