@@ -1,6 +1,7 @@
 """A bucket, mounted through s3fs: a process of its own that outlives the agent."""
 
 import os
+import secrets
 import stat
 import subprocess
 import threading
@@ -112,14 +113,11 @@ class Bucket(Source):
     def _start(self, key: BucketKey | None) -> None:
         client = [str(find_tool(CLIENT) or CLIENT), *self.arguments(key)]
         if _SYSTEMD.is_dir():
-            # A unit of its own: the agent's ends all of the agent's processes when it restarts.
+            # A unit of its own: the agent's ends all of the agent's processes when it restarts. Of
+            # another name each time: the one before may still be going.
+            unit = f"remotegpu-{self.record.mount_id}-{secrets.token_hex(4)}"
             command = [
-                *(
-                    "systemd-run",
-                    "--quiet",
-                    "--collect",
-                    f"--unit=remotegpu-{self.record.mount_id}",
-                ),
+                *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
                 *("--property=UMask=0077", f"--property=StandardError=append:{self._log}"),
                 *(f"--description=RemoteGPU data set {self.record.path}", "--", *client),
             ]
