@@ -52,8 +52,7 @@ class Client:
         await eventually(over, patience=60)
 
 
-async def test_datasets_on_a_host(any_server: Server, tmp_path: Path, s3_server: S3Server) -> None:
-    server = any_server
+async def test_datasets_on_a_host(server: Server, tmp_path: Path, s3_server: S3Server) -> None:
     admin = await server.sign_in()
     root = Client(server, admin)
     user_id, token = await server.make_user(admin, "ada")

@@ -185,7 +185,7 @@ async def make_world(plane: ControlPlane) -> World:
                 wait=True,
             ),
         )
-        world.datasets[caller] = await Dataset.create(
+        world.datasets[caller] = Dataset(
             owner_id=users[OWNER].id,
             name=f"{marker} {caller}",
             name_key=f"{marker} {caller}",
@@ -194,6 +194,7 @@ async def make_world(plane: ControlPlane) -> World:
             visibility=DatasetVisibility.PRIVATE,
             created_at=now_ms(),
         )
+    await Dataset.bulk_create(world.datasets.values())
     world.mounts = [
         await Mount.create(
             dataset_id=world.datasets[ANONYMOUS].id,
