@@ -18,6 +18,7 @@ from remotegpu_agent.reclaim.surfaces.home import Home
 from remotegpu_agent.reclaim.surfaces.ipc import MessageQueues, SystemVIpc
 from remotegpu_agent.reclaim.surfaces.jobs import AtJobs, Cron
 from remotegpu_agent.reclaim.surfaces.journals import Journals
+from remotegpu_agent.reclaim.surfaces.kernel_keys import KernelKeys
 from remotegpu_agent.reclaim.surfaces.mounts import Mounts
 from remotegpu_agent.reclaim.surfaces.network import Ports
 from remotegpu_agent.reclaim.surfaces.processes import Processes
@@ -62,6 +63,7 @@ def make_steps(
         RuntimeDirectory(tenancy),
         SystemVIpc(tenancy),
         MessageQueues(tenancy),
+        KernelKeys(tenancy),
         SharedMemory(tenancy),
         TemporaryFiles(tenancy),
         scratch_step(tenancy, scratch),

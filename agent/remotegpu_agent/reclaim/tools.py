@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -34,9 +35,20 @@ def run_tool(
     path = find_tool(name)
     if path is None:
         raise Obstacle(f"{name} is not installed on this host.")
+    return _run([str(path), *arguments], name, deadline, accepted)
+
+
+def run_python(program: str, *arguments: str, deadline: Deadline) -> str:
+    """What a program of this interpreter's prints, for what must not be done in this process; it
+    sees nobody's modules. Raises like `run_tool`."""
+    command = [sys.executable, "-I", "-S", "-c", program, *arguments]
+    return _run(command, "python", deadline, (0,))
+
+
+def _run(command: list[str], name: str, deadline: Deadline, accepted: tuple[int, ...]) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - an absolute path, and arguments that were checked
-            [path, *arguments],
+            command,
             env=_ENVIRONMENT,
             cwd="/",
             stdin=subprocess.DEVNULL,

@@ -32,6 +32,7 @@ PLANTED = {
     "runtime directory",
     "System V IPC",
     "POSIX message queues",
+    "kernel keys",
     "shared memory",
     "temporary files",
     "mail",
@@ -74,6 +75,7 @@ async def test_nothing_of_one_is_left_and_nothing_of_another_touched() -> None:
         tenant.plant()
     before = bob.residue()
     assert len(ada.residue()) > 40
+    assert "kernel key" in before
     assert len(bob.processes()) >= 3
     steps = steps_of(ada)
     report, told = await clean(steps)
