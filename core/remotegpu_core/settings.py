@@ -18,11 +18,13 @@ from pydantic_settings import (
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_protocol.errors import InvalidValue
+from remotegpu_protocol.grammar import shorten
 from remotegpu_protocol.origin import normalise_origin
 
 #: Names the TOML file that the environment overrides.
 CONFIG_VARIABLE = "REMOTEGPU_CONFIG"
 
+_SOURCE = re.compile(r"s3://[a-z0-9]|[A-Za-z0-9][A-Za-z0-9.-]*:/(?!/)")
 _TOKEN = re.compile(r"[!-~]{16,}")
 
 
@@ -140,6 +142,18 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("dataset_sources")
+    @classmethod
+    def _of_sources(cls, value: list[str]) -> list[str]:
+        for pattern in value:
+            # A pattern of anything else opens nothing, or everything.
+            if not _SOURCE.match(pattern):
+                raise ValueError(
+                    "expected s3://BUCKET or HOST:/EXPORT, where * stands for anything but not for "
+                    f"the beginning of BUCKET or for HOST; got {shorten(pattern)!r}"
+                )
         return value
 
     @field_validator("allocation_warnings", mode="before")

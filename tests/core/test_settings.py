@@ -154,6 +154,14 @@ def test_agents_may_dial_the_public_address_and_the_further_ones() -> None:
     }
 
 
+@pytest.mark.parametrize("wrong", ["*", "s3://*", "s3://", "*:/x", "/srv/*", "nas"])
+def test_what_is_opened_to_users_is_a_place(wrong: str) -> None:
+    good = "s3://open-*, nas-1.example.org:/export/*"
+    assert load_settings(dataset_sources=good).dataset_sources == good.split(", ")
+    with pytest.raises(InvalidInput, match=r"REMOTEGPU_DATASET_SOURCES: .*HOST:/EXPORT"):
+        load_settings(dataset_sources=f"{good},{wrong}")
+
+
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 

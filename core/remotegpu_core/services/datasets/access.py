@@ -69,7 +69,7 @@ async def access_of(
 
 # The same as `access_of`, of every mount at once: a test holds the two together.
 _BASELESS: Final = """
-SELECT m.id AS mount_id, m.machine_id AS machine_id FROM mount m
+SELECT m.id AS mount_id, m.machine_id AS machine_id, m.unmount_at AS unmount_at FROM mount m
     JOIN allocation a ON a.id = m.allocation_id
     JOIN dataset d ON d.id = m.dataset_id
 WHERE m.state IN ('PENDING', 'MOUNTED') AND a.state = 'ACTIVE' AND a.user_id <> d.owner_id
@@ -83,10 +83,17 @@ WHERE m.state IN ('PENDING', 'MOUNTED') AND a.state = 'ACTIVE' AND a.user_id <> 
 """
 
 
-async def baseless_mounts() -> list[tuple[uuid.UUID, uuid.UUID]]:
-    """Mounts, with their machines, whose user has no longer the access that they rest on."""
+async def baseless_mounts(tried_before: int | None = None) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Mounts, with their machines, whose user has no longer the access that they rest on.
+
+    Without those whose host was told to unmount them at `tried_before` (milliseconds) or later.
+    """
     rows = await get_connection("default").execute_query_dict(_BASELESS)
-    return [(_uuid(row["mount_id"]), _uuid(row["machine_id"])) for row in rows]
+    return [
+        (_uuid(row["mount_id"]), _uuid(row["machine_id"]))
+        for row in rows
+        if tried_before is None or (row["unmount_at"] or 0) < tried_before
+    ]
 
 
 def _uuid(value: object) -> uuid.UUID:

@@ -29,7 +29,7 @@ async def unmount_now(
 ) -> Operation:
     """Have the host take a mount away. `error`: why, where nobody asked for it: code and message.
 
-    Returns the operation that ends when it is gone.
+    Why it was still there before is over with that. Returns the operation that ends when it is gone.
     """
     operation = await operations.begin(
         UNMOUNT,
@@ -39,6 +39,7 @@ async def unmount_now(
         machine_id=mount.machine_id,
         allocation_id=allocation.id,
     )
+    await Mount.filter(id=mount.id).update(error_code=None, error_message=None)
     if mount.state is MountState.PENDING and await _withdraw(mount):
         await move(mount, MountState.UNMOUNTED, error=error, operation_id=operation.id)
         await end_operation(operation.id, UNMOUNT_STEP, OperationState.SUCCEEDED)

@@ -48,12 +48,11 @@ async def end_baseless() -> int:
     What its host could not unmount is tried again after a while.
     """
     ended = 0
-    for mount_id, machine_id in (await baseless_mounts())[:_AT_ONCE]:
+    due = await baseless_mounts(tried_before=now_ms() - RETRY_AFTER)
+    for mount_id, machine_id in due[:_AT_ONCE]:
         async with ledger(machine_id):
             mount = await Mount.get_or_none(id=mount_id)
-            if mount is None or (mount.unmount_at or 0) > now_ms() - RETRY_AFTER:
-                continue
-            ended += await _end_if_baseless(SYSTEM, mount)
+            ended += mount is not None and await _end_if_baseless(SYSTEM, mount)
     return ended
 
 
