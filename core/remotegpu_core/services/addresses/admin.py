@@ -11,7 +11,7 @@ from remotegpu_core.models import AddressSource, Machine, MachineAddress
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.addresses.claims import arrange, holders
-from remotegpu_core.services.addresses.quarantine import contested, judge
+from remotegpu_core.services.addresses.quarantine import contested, judge, whose
 from remotegpu_core.services.addresses.scope import Said, describe, scope_of, site_of
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Lifecycle
@@ -61,8 +61,8 @@ async def set_addresses(
             target=("Machine", machine_id),
             details={
                 "machine": machine.name,
-                "addresses": ", ".join(f"{said.address} {said.kind}" for said in given),
                 "changed": audit.yes_or_no(changed),
+                **{str(said.address): str(said.kind) for said in given},
             },
         )
         if changed:
@@ -93,7 +93,7 @@ async def accept_addresses(
         machine = await _locked(machine_id)
         await lock(Topic.MACHINE_CHANGES)
         rows = {row.address: row for row in await contested(machine_id)}
-        chosen = []
+        chosen: dict[uuid.UUID, MachineAddress] = {}
         for position, text in enumerate(addresses):
             row = rows.get(str(parse_address(text)))
             if row is None:
@@ -102,16 +102,18 @@ async def accept_addresses(
                     "one has, or it is accepted already.",
                     field=["addresses", str(position)],
                 )
-            chosen.append(row.id)
-        await MachineAddress.filter(id__in=chosen).update(accepted_at=now_ms(), accepted_reason=why)
+            chosen[row.id] = row
+        await MachineAddress.filter(id__in=list(chosen)).update(
+            accepted_at=now_ms(), accepted_reason=why
+        )
         await audit.record(
             actor,
             "acceptMachineAddresses",
             target=("Machine", machine_id),
             details={
                 "machine": machine.name,
-                "addresses": ", ".join(str(parse_address(text)) for text in addresses),
                 "reason": why,
+                **await whose(list(chosen.values())),
             },
         )
         await judge(machine_id, actor)

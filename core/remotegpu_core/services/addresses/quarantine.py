@@ -1,7 +1,7 @@
 """Keeping machines out of use that say they have another's address."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tortoise.connection import get_connection
@@ -15,7 +15,6 @@ from remotegpu_core.services.addresses.scope import describe
 from remotegpu_core.services.allocations.unclean import unclean_reason
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Lifecycle
-from remotegpu_protocol.grammar import clean_text
 
 #: How a quarantine for addresses is told from others. Whose they are is not for everybody who sees
 #: the machine: admins are told in the graph and in the audit trail.
@@ -26,6 +25,9 @@ _WAYS_OUT: Final = (
 )
 #: Addresses that a reason names.
 _NAMED: Final = 4
+
+#: And the audit trail.
+_TOLD: Final = 20
 
 #: Machines that are looked at in one go.
 _AT_ONCE: Final = 500
@@ -75,12 +77,12 @@ async def judge(machine_id: uuid.UUID, actor: Actor) -> None:
         if reason == machine.lifecycle_reason:
             return
         lifecycle, why = Lifecycle.QUARANTINED, reason
-        await _record(actor, "quarantineMachine", machine, Outcome.FAILED, await _whose(rows))
+        await _record(actor, "quarantineMachine", machine, Outcome.FAILED, await whose(rows))
     elif ours and not rows:
         # What was not cleaned meanwhile keeps it out now.
         why = await unclean_reason(machine_id)
         lifecycle = Lifecycle.IN_SERVICE if why is None else Lifecycle.QUARANTINED
-        await _record(actor, "endQuarantine", machine, Outcome.SUCCEEDED, "no address is another's")
+        await _record(actor, "endQuarantine", machine, Outcome.SUCCEEDED, {})
     else:
         return
     await Machine.filter(id=machine_id).update(lifecycle=lifecycle, lifecycle_reason=why)
@@ -116,22 +118,24 @@ def _reason(rows: Sequence[MachineAddress]) -> str:
     return f"{_REASON} {named}{more}. {_WAYS_OUT}"
 
 
-async def _whose(rows: Sequence[MachineAddress]) -> str:
+async def whose(rows: Sequence[MachineAddress]) -> dict[str, str]:
+    """For the audit trail: by contested address, the machine that has it, and within what."""
     held = await holders(row.address for row in rows)
-    return "; ".join(
-        f"{row.address} is {holder.machine.name!r}'s {describe(row.scope)}"
-        for row in rows
+    found = {
+        row.address: f"{holder.machine.name!r} has it {describe(row.scope)}"
+        for row in rows[:_TOLD]
         if (holder := held.get((row.scope, row.address)))
-    )
+    }
+    return found if len(rows) <= _TOLD else {**found, "more": str(len(rows) - _TOLD)}
 
 
 async def _record(
-    actor: Actor, action: str, machine: Machine, outcome: Outcome, reason: str
+    actor: Actor, action: str, machine: Machine, outcome: Outcome, whose_it_is: Mapping[str, str]
 ) -> None:
     await audit.record(
         actor,
         action,
         target=("Machine", machine.id),
         outcome=outcome,
-        details={"machine": machine.name, "reason": clean_text(reason, 500)},
+        details={"machine": machine.name, **whose_it_is},
     )

@@ -63,8 +63,8 @@ async def test_given_beside_what_is_reported(admin: Actor) -> None:
     ]
     assert (await audited("setMachineAddresses"))[-1] == {
         "machine": machine.name,
-        "addresses": "8.8.8.8 MANAGEMENT",
         "changed": "yes",
+        "8.8.8.8": "MANAGEMENT",
     }
     await set_addresses(admin, machine.id, [("8.8.8.8", MANAGEMENT)])
     assert (await audited("setMachineAddresses"))[-1]["changed"] == "no"
@@ -135,8 +135,8 @@ async def test_accepting_is_a_way_out(admin: Actor) -> None:
     assert (accepted.lifecycle, accepted.lifecycle_reason) == (IN_SERVICE, None)
     assert (await audited("acceptMachineAddresses"))[0] == {
         "machine": "second",
-        "addresses": "10.0.0.7",
         "reason": "a floating one",
+        "10.0.0.7": "'first' has it among machines without the label 'site'",
     }
     # It stays so while nothing changes, and the first one still holds it.
     await report(second, "10.0.0.7", "10.0.0.8")
