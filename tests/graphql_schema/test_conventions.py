@@ -203,7 +203,7 @@ def test_connections_have_relays_shape() -> None:
 
 def test_connections_are_paged_both_ways() -> None:
     paged = {name: field for name, field in _fields() if _is_connection(field)}
-    assert len(paged) == 10
+    assert len(paged) == 11
     for name, field in paged.items():
         arguments = {key: str(argument.type) for key, argument in field.args.items()}
         paging = {key: arguments[key] for key in ("first", "after", "last", "before")}
@@ -346,6 +346,11 @@ def test_arguments_that_name_an_object_take_an_id() -> None:
         "AllocationFilter.machineId",
         *("RetryReclaimInput.allocationId", "RetryReclaimInput.machineId"),
         *("RevokeMachineGrantInput.userId", "RevokeMachineGrantInput.workspaceId"),
+        *("DatasetSourceInput.machineId", "DatasetFilter.workspaceId"),
+        *("RegisterDatasetInput.workspaceId", "RegisterDatasetInput.ownerId"),
+        "UpdateDatasetInput.workspaceId",
+        *("GrantDatasetInput.userId", "GrantDatasetInput.workspaceId"),
+        *("RevokeDatasetGrantInput.userId", "RevokeDatasetGrantInput.workspaceId"),
     }
 
 
