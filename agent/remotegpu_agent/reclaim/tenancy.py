@@ -2,6 +2,7 @@
 
 import pwd
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -13,6 +14,9 @@ from remotegpu_agent.lines import read_lines
 FIRST_UID: Final = 1000
 _NOBODY: Final = 65534
 _LAST_UID: Final = 2**32 - 2
+
+#: Further user ids of accounts, which somebody may have written by hand.
+_SUBORDINATE: Final = Path("/etc/subuid")
 
 _ACCOUNT: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
@@ -53,19 +57,22 @@ class Tenancy(Struct, frozen=True):
         )
 
 
-def subordinate_ids(account: str, table: Path = Path("/etc/subuid")) -> list[tuple[int, int]]:
+def subordinate_ids(account: str, table: Path = _SUBORDINATE) -> list[tuple[int, int]]:
     """The account's ranges of further user ids; none where the host has no table of them."""
+    return [(first, count) for name, first, count in _ranges(table) if name == account]
+
+
+def _ranges(table: Path) -> Iterator[tuple[str, int, int]]:
+    """Whose range begins where, and has how many ids."""
     try:
         lines = read_lines(table)
     except FileNotFoundError:
-        return []
-    found: list[tuple[int, int]] = []
+        return
     for line in lines:
         name, _, numbers = line.partition(":")
         first, _, count = numbers.partition(":")
-        if name == account and first.isdecimal() and count.isdecimal():
-            found.append((int(first), int(count)))
-    return found
+        if first.isdecimal() and count.isdecimal():
+            yield name, int(first), int(count)
 
 
 def objection(tenancy: Tenancy) -> str | None:
@@ -81,6 +88,14 @@ def objection(tenancy: Tenancy) -> str | None:
     for first, count in tenancy.subordinate:
         if first < FIRST_UID or first <= _NOBODY < first + count:
             return f"The further user ids {first} (+{count}) of {account.name} are the system's."
+    for name, start, size in _ranges(_SUBORDINATE):
+        if name not in {account.name, str(account.uid)} and any(
+            first < start + size and start < first + count for first, count in tenancy.subordinate
+        ):
+            return (
+                f"The further user ids {start} (+{size}) are {name}'s and {account.name}'s: give one "
+                f"of them others in {_SUBORDINATE}."
+            )
     home = PurePosixPath(account.home)
     if not home.is_absolute() or ".." in home.parts or len(home.parts) < 3:
         return f"{account.home!r} is no home of one user."

@@ -15,7 +15,7 @@ import pytest
 from remotegpu_agent.reclaim.step import Deadline
 from remotegpu_agent.reclaim.surfaces.mounts import Mounts
 from remotegpu_agent.reclaim.surfaces.processes import Processes
-from remotegpu_agent.reclaim.tenancy import Account, Tenancy
+from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection
 from remotegpu_agent.reclaim.tree import MAX_DEPTH, Tree
 from tests.agent.reclaim.tenant import Tenant, tool
 from tests.agent.reclaim.test_hosts import by_surface, clean, steps_of
@@ -174,3 +174,13 @@ async def test_homes_behind_a_link() -> None:
     assert report.verified, [item for item in report.items if not item.verified]
     assert items["SSH keys"].found == items["home directory"].found == 1
     assert tool("ls", "/srv") == ""
+
+
+def test_further_user_ids_of_two() -> None:
+    """As whoever follows a guide to containers writes them, with the first numbers that there are."""
+    ada = Tenant("rg-ada", 20001)
+    assert objection(ada.tenancy) is None
+    first, count = ada.tenancy.subordinate[0]
+    with Path("/etc/subuid").open("a") as table:
+        table.write(f"dockremap:{first + count - 1}:65536\n")
+    assert "dockremap" in (objection(ada.tenancy) or "")
