@@ -53,5 +53,9 @@ def mounted_below(directory: Path) -> list[Mounted]:
 
 
 def is_hosts_view() -> bool:
-    """Whether what this process mounts is seen by the host's other processes."""
-    return _OWN.stat().st_ino == _HOSTS.stat().st_ino
+    """Whether what this process mounts is seen by the host's other processes; False where it may not
+    even ask."""
+    try:
+        return _OWN.stat().st_ino == _HOSTS.stat().st_ino
+    except OSError:
+        return False

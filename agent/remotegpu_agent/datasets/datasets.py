@@ -267,6 +267,9 @@ def _remove_directory(path: Path) -> bool:
             os.rmdir(path.name, dir_fd=parent)
     except FileNotFoundError:
         return True
+    except CommandFailed:
+        # On the way there is what is not the agent's any more: then this is not, either.
+        return False
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY}:
             raise
@@ -284,6 +287,9 @@ def _translated() -> Iterator[None]:
         yield
     except StateDirectoryError as error:
         raise CommandFailed(error.code, error.message) from None
+    except TimeoutError:
+        # Of whoever waits for this, and no error of the host's.
+        raise
     except OSError as error:
         raise _failed(error) from None
 

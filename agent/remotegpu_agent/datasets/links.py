@@ -32,7 +32,7 @@ def place(path: Path, target: Path) -> None:
 def leads(path: Path, target: Path) -> bool:
     """Whether `path` is the link to `target`."""
     try:
-        with opened_parent(path) as parent:
+        with opened_parent(path, trusted=False) as parent:
             return _target(path.name, parent) == str(target)
     except (FileNotFoundError, CommandFailed):
         return False
@@ -41,7 +41,8 @@ def leads(path: Path, target: Path) -> bool:
 def remove(path: Path, target: Path) -> None:
     """Remove the link, unless it has become something else."""
     try:
-        with opened_parent(path) as parent:
+        # Also where others may write by now: what was once placed must be able to go.
+        with opened_parent(path, trusted=False) as parent:
             if _target(path.name, parent) == str(target):
                 os.unlink(path.name, dir_fd=parent)
     except FileNotFoundError:

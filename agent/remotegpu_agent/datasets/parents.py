@@ -14,8 +14,11 @@ _OTHERS_WRITE: Final = 0o022
 
 
 @contextmanager
-def opened_parent(path: Path, *, make: bool = False, mode: int = 0o755) -> Iterator[int]:
-    """The directory in which `path` is. `make`: also those that are missing, as root's own.
+def opened_parent(
+    path: Path, *, make: bool = False, mode: int = 0o755, trusted: bool = True
+) -> Iterator[int]:
+    """The directory in which `path` is. `make`: also those that are missing, as root's own;
+    `trusted`: only if nobody else can change what lies there.
 
     Raises:
         CommandFailed: one is a link or no directory, not root's, or others can write to it.
@@ -29,7 +32,8 @@ def opened_parent(path: Path, *, make: bool = False, mode: int = 0o755) -> Itera
             deeper = _step(descriptor, name, so_far, mode if make else None)
             os.close(descriptor)
             descriptor = deeper
-            _check(descriptor, so_far)
+            if trusted:
+                _check(descriptor, so_far)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -1,5 +1,6 @@
 """A bucket, mounted through s3fs: a process of its own that outlives the agent."""
 
+import contextlib
 import os
 import secrets
 import stat
@@ -126,7 +127,7 @@ class Bucket(Source):
         program = find_tool(command[0])
         if program is None:
             raise CommandFailed("NO_FUSE_CLIENT", f"{command[0]} is not on this host.")
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(  # noqa: S603 - an absolute path, and arguments that were checked
                 [program, *command[1:]],
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
@@ -137,8 +138,9 @@ class Bucket(Source):
                 timeout=_READY,
                 check=False,
             )
-        if done.returncode != 0:
-            raise self._failed("it did not start")
+            if done.returncode == 0:
+                return
+        raise self._failed("it did not start")
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _READY
