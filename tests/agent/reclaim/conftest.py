@@ -19,6 +19,9 @@ _ROOT = Path(__file__).parents[3]
 #: Where the repository is seen inside; its own place may be below /tmp, which is another there.
 _SEEN = Path("/media")
 
+#: Seconds for a test inside, on a machine that has much else to do.
+_PATIENCE = 200
+
 _SCRIPT = r"""
 set -eu
 mount --make-rprivate /
@@ -62,6 +65,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "booted: runs as root on a host booted by systemd")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not is_isolated():
+        for item in items:
+            if item.get_closest_marker("booted") or item.get_closest_marker("isolated"):
+                item.add_marker(pytest.mark.timeout(_PATIENCE + 20))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     booted = pyfuncitem.get_closest_marker("booted") is not None
@@ -71,9 +81,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         pytest.fail("Run this as root: it makes accounts, in a mount namespace of its own.")
     command = [
         *(_seen(sys.executable), "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"),
-        *("--no-header", "--timeout=100", pyfuncitem.nodeid),
+        *("--no-header", f"--timeout={_PATIENCE}", pyfuncitem.nodeid),
     ]
-    environment = os.environ | {INSIDE: "1", "PYTHONPATH": _import_path()}
+    environment = os.environ | {INSIDE: str(os.getpid()), "PYTHONPATH": _import_path()}
     done = (_on_booted if booted else _isolated)(command, environment)
     if done.returncode != 0 or "1 passed" not in done.stdout:
         pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
@@ -92,7 +102,7 @@ def _isolated(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=_PATIENCE + 10,
         check=False,
     )
 
@@ -102,5 +112,5 @@ def _on_booted(
 ) -> "subprocess.CompletedProcess[str]":
     with running_systemd(_ROOT) as host:
         return host.run(
-            "env", "--chdir", str(_SEEN), *command, timeout=110, environment=environment
+            "env", "--chdir", str(_SEEN), *command, timeout=_PATIENCE + 10, environment=environment
         )

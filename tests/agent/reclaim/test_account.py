@@ -6,6 +6,7 @@ import pytest
 
 from remotegpu_agent.reclaim.step import Deadline
 from remotegpu_agent.reclaim.surfaces.account import AccountItself
+from tests.agent.reclaim.isolation import own_uid
 from tests.agent.reclaim.tenant import Tenant
 
 pytestmark = pytest.mark.isolated
@@ -22,10 +23,10 @@ def strike(table: str, name: str) -> None:
 
 
 def test_a_userdel_that_was_killed_is_done_again() -> None:
-    others = Tenant("rg-bob", 20002)
+    others = Tenant("rg-bob", own_uid(2))
     kept = others.residue()
     for number in range(len(_TABLES) + 1):
-        tenant = Tenant("rg-ada", 20001)
+        tenant = Tenant("rg-ada", own_uid(1))
         for table in _TABLES[:number]:
             strike(table, "rg-ada")
         account = AccountItself(tenant.tenancy)

@@ -17,6 +17,7 @@ from remotegpu_agent.reclaim.surfaces.mounts import Mounts
 from remotegpu_agent.reclaim.surfaces.processes import Processes
 from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection
 from remotegpu_agent.reclaim.tree import MAX_DEPTH, Tree
+from tests.agent.reclaim.isolation import own_uid
 from tests.agent.reclaim.tenant import Tenant, tool
 from tests.agent.reclaim.test_hosts import by_surface, clean, steps_of
 
@@ -114,7 +115,7 @@ def mount_fuse(point: str, uid: int) -> int:
 
 
 async def test_a_user_who_makes_it_hard() -> None:
-    ada, bob = Tenant("rg-ada", 20001), Tenant("rg-bob", 20002)
+    ada, bob = Tenant("rg-ada", own_uid(1)), Tenant("rg-bob", own_uid(2))
     ada.plant()
     bob.plant()
     as_user(_HOARD, str(ada.uid), str(4 * MAX_DEPTH))
@@ -145,7 +146,7 @@ async def test_a_user_who_makes_it_hard() -> None:
 
 def test_what_is_mounted_is_not_entered() -> None:
     """Also not other directories of the same file system, which its number does not tell."""
-    ada = Tenant("rg-ada", 20001)
+    ada = Tenant("rg-ada", own_uid(1))
     tool("mount", "-t", "tmpfs", "tmpfs", "/srv")
     for name in ("data", "open", "open/set"):
         Path(f"/srv/{name}").mkdir()
@@ -161,7 +162,7 @@ def test_what_is_mounted_is_not_entered() -> None:
 
 
 async def test_homes_behind_a_link() -> None:
-    ada = Tenant("rg-ada", 20001)
+    ada = Tenant("rg-ada", own_uid(1))
     ada.plant()
     tool("mount", "-t", "tmpfs", "tmpfs", "/srv")
     tool("mv", "/home/rg-ada", "/srv/rg-ada")
@@ -178,7 +179,7 @@ async def test_homes_behind_a_link() -> None:
 
 def test_further_user_ids_of_two() -> None:
     """As whoever follows a guide to containers writes them, with the first numbers that there are."""
-    ada = Tenant("rg-ada", 20001)
+    ada = Tenant("rg-ada", own_uid(1))
     assert objection(ada.tenancy) is None
     first, count = ada.tenancy.subordinate[0]
     with Path("/etc/subuid").open("a") as table:

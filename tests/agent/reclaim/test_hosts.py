@@ -17,6 +17,7 @@ from remotegpu_agent.reclaim.tenancy import objection
 from remotegpu_agent.sources.absent import AbsentSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
+from tests.agent.reclaim.isolation import own_uid
 from tests.agent.reclaim.tenant import Tenant, tool
 
 pytestmark = pytest.mark.isolated
@@ -69,7 +70,7 @@ def by_surface(report: CleaningReport) -> dict[str, CleanedSurface]:
 
 
 async def test_nothing_of_one_is_left_and_nothing_of_another_touched() -> None:
-    ada, bob = Tenant("rg-ada", 20001), Tenant("rg-bob", 20002)
+    ada, bob = Tenant("rg-ada", own_uid(1)), Tenant("rg-bob", own_uid(2))
     for tenant in (ada, bob):
         assert objection(tenant.tenancy) is None
         tenant.plant()
@@ -129,10 +130,10 @@ def breaks(step: Step, how: str) -> None:
 
 async def test_every_step_failing_in_turn() -> None:
     """Each on a host with something in every place; what is behind it is cleaned all the same."""
-    surfaces = [step.surface for step in steps_of(Tenant("rg-first", 30000))]
+    surfaces = [step.surface for step in steps_of(Tenant("rg-first", own_uid(0)))]
     tried = 0
     for number, surface in enumerate(surfaces):
-        tenant = Tenant(f"rg-t{number}", 30001 + number)
+        tenant = Tenant(f"rg-t{number}", own_uid(1 + number))
         steps = steps_of(tenant)
         broken = steps[number]
         how = ("fails", "lies", "blind")[number % 3] if surface in PLANTED - TWICE else "blind"

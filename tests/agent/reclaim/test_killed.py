@@ -22,7 +22,7 @@ from tests.agent.commands.mortal import Death, died
 from tests.agent.control_plane import ControlPlane
 from tests.agent.gpu_access.devices import Devices
 from tests.agent.reclaim.doomed import alive
-from tests.agent.reclaim.isolation import require_isolation
+from tests.agent.reclaim.isolation import own_uid, require_isolation
 from tests.agent.reclaim.tenant import Tenant
 from tests.agent.reclaim.test_hosts import PLANTED, steps_of
 from tests.agent.stub import StubDriver
@@ -52,7 +52,7 @@ async def test_killed_around_every_removal(
     host = driver.environment, HOST
     plane.sample_interval = 3600.0
     commander = Commander(plane)
-    ada, bob = Tenant("rg-ada", 20001), Tenant("rg-bob", 20002)
+    ada, bob = Tenant("rg-ada", own_uid(1)), Tenant("rg-bob", own_uid(2))
     ada.plant()
     bob.plant()
     kept = [line for line in bob.residue() if not line.startswith("process ")]

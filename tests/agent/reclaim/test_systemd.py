@@ -6,6 +6,7 @@ import pytest
 
 from remotegpu_agent.reclaim.steps import make_steps
 from remotegpu_agent.sources.absent import AbsentSource
+from tests.agent.reclaim.isolation import own_uid
 from tests.agent.reclaim.resident import UNITS, Resident
 from tests.agent.reclaim.test_hosts import by_surface, clean, no_access
 
@@ -27,7 +28,10 @@ LEFT = {
 
 
 async def test_of_one_everything_and_of_another_nothing(tmp_path: Path) -> None:
-    ada, bob = Resident.made("rg-ada", 20001, tmp_path), Resident.made("rg-bob", 20002, tmp_path)
+    ada, bob = (
+        Resident.made("rg-ada", own_uid(1), tmp_path),
+        Resident.made("rg-bob", own_uid(2), tmp_path),
+    )
     for resident in (ada, bob):
         resident.settle()
         assert resident.units() >= UNITS

@@ -20,7 +20,7 @@ from remotegpu_protocol.kinds import (
 )
 from tests.agent.commands.commander import HOUR_MS, Commander
 from tests.agent.control_plane import ControlPlane
-from tests.agent.reclaim.isolation import require_isolation
+from tests.agent.reclaim.isolation import own_uid, require_isolation
 from tests.agent.reclaim.resident import UNITS, Resident, make_key
 from tests.agent.reclaim.tenant import tool
 from tests.agent.reclaim.test_hosts import by_surface
@@ -93,7 +93,7 @@ async def test_accounts_and_cleaning_under_the_unit(
         ALLOCATION_START,
         AllocationStart(_ALLOCATION, "ada", False, [], ends_at, _ACCOUNT, [public]),
     )
-    bob = Resident.made("rg-bob", 30001, tmp_path)
+    bob = Resident.made("rg-bob", own_uid(2), tmp_path)
     bob.settle()
 
     # The unit as it is watches, and may change nothing.
