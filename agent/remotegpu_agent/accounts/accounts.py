@@ -23,7 +23,7 @@ _ETC: Final = "/etc"
 _USERDEL: Final = "/usr/sbin/userdel"
 #: Further tables in which an account has a line of its own, as useradd writes them, in its order.
 _TABLES: Final = (Path("/etc/shadow"), Path("/etc/group"))
-_HOMES: Final = Path("/home")
+HOMES: Final = Path("/home")
 #: What the account database says of every account that an agent made.
 _COMMENT: Final = "RemoteGPU"
 
@@ -35,8 +35,8 @@ class Accounts:
         self._uids = uids
         self._shell = shell
 
-    def ensure(self, name: str, keys: Sequence[str]) -> None:
-        """Have the account, with exactly these keys; done again, it changes nothing.
+    def ensure(self, name: str, keys: Sequence[str]) -> int:
+        """Have the account, with exactly these keys; done again, it changes nothing. Its user id.
 
         Raises:
             CommandFailed: a name or key that is none, an account of the name that is not an
@@ -55,8 +55,10 @@ class Accounts:
                 run(_USERDEL, "--", name)
             if _find(name) is None:
                 self._make(name, run)
-            _finish_home(self._ours(name))
+            account = self._ours(name)
+            _finish_home(account)
         self.replace_keys(name, keys)
+        return account.pw_uid
 
     def replace_keys(self, name: str, keys: Sequence[str]) -> None:
         """Raises CommandFailed: as `ensure`, and where there is no such account."""
@@ -93,7 +95,7 @@ class Accounts:
         return found
 
     def _make(self, name: str, run: Run) -> None:
-        home = _HOMES / name
+        home = HOMES / name
         if os.path.lexists(home):
             raise CommandFailed(
                 "HOME_TAKEN", f"{home} is there already, without its account. Move it away."
@@ -137,6 +139,17 @@ def find_made(name: str) -> pwd.struct_passwd | None:
     """The account as the host knows it; None where there is none, or no agent made it."""
     found = _find(name)
     return found if found is not None and _is_made(found) else None
+
+
+def find_account(name: str, uid: int) -> pwd.struct_passwd | None:
+    """The account of this name while it has this user id, whatever else became of it."""
+    found = _find(name)
+    return found if found is not None and found.pw_uid == uid else None
+
+
+def is_there(name: str) -> bool:
+    """Whether there is anything of the name: an account of anybody's, or its home."""
+    return _find(name) is not None or os.path.lexists(HOMES / name)
 
 
 def _is_made(account: pwd.struct_passwd) -> bool:

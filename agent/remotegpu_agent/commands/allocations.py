@@ -41,7 +41,8 @@ MAX_ALLOCATIONS: Final = 16 * MAX_GPUS
 
 
 class Allocation(Struct, frozen=True):
-    """`ends_at` in milliseconds on the control plane's clock."""
+    """`ends_at` in milliseconds on the control plane's clock. `uid`: the user id of the account, from
+    when it is made."""
 
     id: str
     username: str
@@ -49,6 +50,7 @@ class Allocation(Struct, frozen=True):
     gpu_uuids: list[str]
     ends_at: int
     account: str | None = None
+    uid: int | None = None
 
 
 class AllocationStore:
@@ -136,25 +138,30 @@ class StartAllocation(Handler[AllocationStart]):
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         await report(Progress("recording the allocation"))
-        # First, so that the end of it knows which account to look for.
-        await self._kept.put(_allocation(arguments))
-        await self._gpus.prepare(arguments)
         accounts = await self._accounts(arguments)
+        # First, so that the end of it knows which account to look for.
+        await self._kept.put(_allocation(arguments, accounts))
+        await self._gpus.prepare(arguments)
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
-            await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
-            await self._gpus.grant(arguments.account, _gpus_of(_allocation(arguments)))
+            uid = await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
+            made = structs.replace(_allocation(arguments, accounts), uid=uid)
+            await self._kept.put(made)
+            await self._gpus.grant(arguments.account, _gpus_of(made))
         return Nothing()
 
     async def look_up(self, arguments: AllocationStart) -> LookedUp:
-        wanted = _allocation(arguments)
-        if await self._kept.find(arguments.allocation_id) != wanted:
-            return NOT_DONE
         accounts = await self._accounts(arguments)
+        wanted = _allocation(arguments, accounts)
+        found = await self._kept.find(arguments.allocation_id)
+        if found is None or structs.replace(found, uid=None) != wanted:
+            return NOT_DONE
         if accounts is None or arguments.account is None:
             return Done(Nothing())
         has = await asyncio.to_thread(accounts.has, arguments.account, arguments.keys)
-        if not has or await self._gpus.missing(arguments.account, _gpus_of(wanted)) is not None:
+        if not has or found.uid is None:
+            return NOT_DONE
+        if await self._gpus.missing(arguments.account, _gpus_of(wanted)) is not None:
             return NOT_DONE
         return Done(Nothing())
 
@@ -224,14 +231,14 @@ class EndAllocation(Handler[AllocationEnd]):
         return CleaningReport(performed=False)
 
 
-def _allocation(arguments: AllocationStart) -> Allocation:
+def _allocation(arguments: AllocationStart, accounts: Accounts | None) -> Allocation:
     return Allocation(
         arguments.allocation_id,
         arguments.username,
         arguments.whole_machine,
         arguments.gpu_uuids,
         arguments.ends_at,
-        arguments.account,
+        None if accounts is None else arguments.account,
     )
 
 

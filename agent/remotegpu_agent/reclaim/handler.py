@@ -26,6 +26,10 @@ class Accounts(Protocol):
 
     async def find(self, allocation_id: str) -> Account | None: ...
 
+    async def was_never_made(self, allocation_id: str) -> bool:
+        """Whether one was to be made, and the start came to nothing before: nobody ever signed in."""
+        ...
+
     async def forget(self, allocation_id: str) -> None:
         """It is gone from the host. Called again after a crash."""
         ...
@@ -34,6 +38,9 @@ class Accounts(Protocol):
 class _NoAccounts:
     async def find(self, allocation_id: str) -> Account | None:
         return None
+
+    async def was_never_made(self, allocation_id: str) -> bool:
+        return False
 
     async def forget(self, allocation_id: str) -> None:
         """None is known."""
@@ -79,6 +86,9 @@ class Reclaim(EndAllocation):
         if not policy.cleaning:
             return await self._uncleaned(arguments, report)
         tenancy = await self._tenancy(arguments.allocation_id)
+        if tenancy is None and await self._accounts.was_never_made(arguments.allocation_id):
+            await self._uncleaned(arguments, report)
+            return _NEVER_MADE
         if tenancy is None:
             await self._uncleaned(arguments, report)
             return _untold(
@@ -151,6 +161,22 @@ class Reclaim(EndAllocation):
                 await self._disk(self._reclaims.finish, tenancy, result)
         except StateDirectoryError as error:
             raise CommandFailed(error.code, error.message) from None
+
+
+#: Of a start that failed before anybody could sign in.
+_NEVER_MADE: Final = CleaningReport(
+    performed=True,
+    verified=True,
+    items=[
+        CleanedSurface(
+            *("account", "none"),
+            found=0,
+            removed=0,
+            verified=True,
+            detail="No account was made for the allocation, so nobody signed in.",
+        )
+    ],
+)
 
 
 def _unclear(reason: str) -> CleanedSurface:

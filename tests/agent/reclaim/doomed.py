@@ -37,6 +37,9 @@ class OneAccount:
     async def find(self, allocation_id: str) -> Account | None:
         return self._account if allocation_id == f"allocation-{self._account.name}" else None
 
+    async def was_never_made(self, allocation_id: str) -> bool:
+        return False
+
     async def forget(self, allocation_id: str) -> None:
         """The test remembers."""
 

@@ -20,7 +20,7 @@ _AUDIT: Final = contract("13-audit")
 _ALLOCATION: Final = """
 query($id: ID!) {
   allocation(id: $id) {
-    state sshKeysError { code message }
+    state error { code message } sshKeysError { code message }
     machine { lifecycle lifecycleReason availability }
     cleaningReceipt {
       verified simulated reason overriddenBy { username }

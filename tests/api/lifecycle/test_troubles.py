@@ -9,14 +9,14 @@ import pytest
 from tests.api.lifecycle.checker import watching
 from tests.api.lifecycle.people import Person, user_of
 from tests.api.lifecycle.tenant import Tenant
-from tests.api.lifecycle.troubles import TROUBLES
+from tests.api.lifecycle.troubles import NO_USERADD, TROUBLES
 from tests.api.lifecycle.world import World, world_of
 from tests.api.plane import Json, Server
 
 pytestmark = [pytest.mark.timeout(600)]
 
-#: One of each kind: a disk, a program that lies, a driver, and the last step.
-SOME = ("temporary files", "System V IPC", "GPU processes and memory", "account")
+#: One of each kind: a disk, a program that fails, a driver, and a program that lies, at the end.
+SOME = ("temporary files", "sign-in", "GPU processes and memory", "account")
 
 
 def codes(payload: Json) -> list[str]:
@@ -62,6 +62,37 @@ async def each_in_turn(world: World, bob: Person, ada: Person, surfaces: Sequenc
     assert (await ada.reached(allocation, "RELEASED"))["cleaningReceipt"]["verified"]
     assert await tenant.residue(uid) == []
     assert (await world.admin.machine(world.machine_id))["availability"] == "AVAILABLE"
+
+
+async def never_begun(world: World, ada: Person) -> None:
+    """A start that comes to nothing before anybody could sign in takes no machine out of use."""
+    await NO_USERADD.begin(world.host, "", 0)
+    allocation, tenant = await world.give(ada, world.keys("ada-never"))
+    failed = await ada.reached(allocation, "FAILED")
+    assert failed["error"]["code"] == "USERADD"
+    receipt = failed["cleaningReceipt"]
+    assert receipt["verified"]
+    assert "nobody signed in" in receipt["items"][0]["detail"]
+    assert not tenant.exists()
+    assert (await world.admin.machine(world.machine_id))["lifecycle"] == "IN_SERVICE"
+    await NO_USERADD.end(world.host)
+
+
+async def removed_by_hand(world: World, ada: Person) -> None:
+    """What an account left is found by its user id when the account is there no more."""
+    keys = world.keys("ada-removed")
+    key = await ada.add_key("removed", await keys.make("first"))
+    allocation, tenant = await world.give(ada, keys)
+    await ada.reached(allocation, "ACTIVE")
+    await tenant.plant("first")
+    uid = tenant.uid
+    await world.host.root("userdel", "--force", tenant.account)
+    assert not tenant.exists()
+    assert len(await tenant.residue(uid)) > 50
+    operation = await ada.ended(await ada.release(allocation))
+    assert operation["state"] == "SUCCEEDED", operation
+    assert await tenant.residue(uid) == []
+    await ada.remove_key(key)
 
 
 async def answered_for(world: World, ada: Person, bob: Person) -> None:
@@ -114,6 +145,8 @@ async def troubled(server: Server, folder: Path, surfaces: Sequence[str]) -> Non
         await world.host.agent()
         await world.ready()
         async with watching(world.machine) as watch:
+            await never_begun(world, ada)
+            await removed_by_hand(world, ada)
             await each_in_turn(world, bob, ada, surfaces)
             await answered_for(world, ada, bob)
             assert watch.free

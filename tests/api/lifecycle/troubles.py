@@ -48,14 +48,12 @@ def _instead(program: str, other: str, plant: str = "true") -> Trouble:
     return _trouble(plant, f"mount --bind {other} {program}", f"umount {program}")
 
 
+#: A host that makes no accounts.
+NO_USERADD: Final = _instead("/usr/sbin/useradd", "/bin/false")
+
 #: By the surface that cannot be cleaned then.
 TROUBLES: Final[Mapping[str, Trouble]] = {
     "temporary files": _read_only("/var/tmp", "touch /var/tmp/left; chown $2 /var/tmp/left"),  # noqa: S108 - on the host
-    "System V IPC": _instead(
-        "/usr/bin/ipcrm",
-        "/bin/true",
-        "setpriv --reuid $2 --regid $2 --clear-groups ipcmk -Q > /dev/null",
-    ),
     "GPU processes and memory": _trouble(driver={"card1.compute": "1:1048576"}),
     "account": _instead("/usr/sbin/userdel", "/bin/true"),
     "sign-in": _instead("/usr/sbin/usermod", "/bin/false", "usermod --unlock --expiredate '' $1"),
