@@ -158,6 +158,8 @@ async def test_only_whole_messages_are_taken_at_once() -> None:
         frame(Opcode.BINARY, b"\0" * 65536),
         frame(Opcode.TEXT, b"text"),
     ],
+    # Masks are random, and ids must not be.
+    ids=["not masked", "reserved bit", "64 KiB", "text"],
 )
 def test_what_is_not_taken_at_once(data: bytes) -> None:
     assert whole_message(data, 0) is None
