@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tortoise.exceptions import IntegrityError
 
 from remotegpu_core.errors import (
     Conflict,
@@ -275,6 +276,24 @@ async def test_a_path_is_once_on_a_machine(settings: Settings) -> None:
             assert taken.value.field == ["path"]
     await mount(bob, dataset, second, "/data/a/bc")
     await mount(ada, dataset, elsewhere, "/data/a/b")
+
+
+async def test_a_path_is_once_whatever_the_code_does(settings: Settings) -> None:
+    ada = await make_tenant()
+    host = await mounting_host("node-1", grant=[ada])
+    allocation = await active(ada, settings, host)
+    dataset = await make_dataset(settings, ada)
+    there, _ = await mount(ada, dataset, allocation, "/data/a")
+    other, _ = await mount(ada, dataset, allocation, "/data/b")
+    over = (MountState.UNMOUNTED, MountState.FAILED)
+    for state in MountState:
+        await Mount.filter(id=there.id).update(state=state, path="/data/a")
+        if state in over:
+            await Mount.filter(id=other.id).update(path="/data/a")
+            await Mount.filter(id=other.id).update(path="/data/b")
+        else:
+            with pytest.raises(IntegrityError):
+                await Mount.filter(id=other.id).update(path="/data/a")
 
 
 async def test_no_more_than_so_many(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
