@@ -34,11 +34,15 @@ mkdir -p /run/lock /run/user /run/stage /run/shared
 mkdir -m 755 /run/sshd
 chmod 1777 /run/lock
 mount --bind "$2" /run/shared
+mount -t tmpfs -o mode=755 tmpfs /run/stage
 for directory in /etc /var/spool; do
     mkdir -p "/run/stage$directory"
     cp -a "$directory/." "/run/stage$directory/"
     mount --bind "/run/stage$directory" "$directory"
 done
+# Nothing is in two places.
+umount /run/stage
+rmdir /run/stage
 for directory in /home /mnt /srv /var/mail /var/log /var/crash /var/lib/systemd; do
     mkdir -p "$directory"
     mount -t tmpfs -o mode=755,size=16m tmpfs "$directory"

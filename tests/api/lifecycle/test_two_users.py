@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.lifecycle.checker import watching
+from tests.api.lifecycle.host import POLICY
 from tests.api.lifecycle.people import Person, user_of
 from tests.api.lifecycle.tenant import Keys, Tenant
 from tests.api.lifecycle.world import World, world_of
@@ -106,6 +107,8 @@ async def test_one_after_the_other(scaled_out: Backend, tmp_path: Path) -> None:
         await ada.add_key("laptop", await ada_keys.make("first"))
         bob_line = await bob_keys.make("first")
         await bob.add_key("laptop", bob_line)
+        # The worst case: the second one has the first one's user id.
+        await world.host.allow(f"{POLICY}\naccount_uids = [30000, 30000]\n")
         await world.host.agent()
         await world.ready()
         async with watching(world.machine) as watch:
@@ -154,7 +157,7 @@ async def test_one_after_the_other(scaled_out: Backend, tmp_path: Path) -> None:
                 assert not await first.enters(key)
                 assert not await Tenant(world.host, second.account, ada_keys, "").enters(key)
             await second.does("first", "exit 0")
-            uid = second.uid
+            assert second.uid == uid
             await bob.ended(await bob.release(allocation))
             check_receipt(
                 await bob.reached(allocation, "RELEASED"),
