@@ -34,6 +34,8 @@ for directory in /etc /var/spool; do
     cp -a "$directory/." "/run/stage$directory/"
     mount --bind "/run/stage$directory" "$directory"
 done
+# No second way to them.
+mount -t tmpfs -o mode=700 tmpfs /run/stage
 for directory in /home /mnt /srv /var/mail /var/lib/systemd; do
     mkdir -p "$directory"
     mount -t tmpfs -o mode=755 tmpfs "$directory"
