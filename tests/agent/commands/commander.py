@@ -1,10 +1,12 @@
 """The control plane's half of commands, as small as it can be and strict about what it hears."""
 
 import asyncio
+import contextlib
 import itertools
 from dataclasses import dataclass, field
 
 import msgspec
+from websockets.exceptions import ConnectionClosed
 
 from remotegpu_protocol.commands import Command, Event, EventState
 from remotegpu_protocol.kinds import (
@@ -72,14 +74,14 @@ class Commander:
         if peer is not None:
             for command in commands:
                 peer.link.command(command)
-            await peer.flush()
+            await _flush(peer)
 
     async def cancel(self, command: Command) -> None:
         self.cancelled.add(command.id)
         peer = self._open_peer()
         if peer is not None:
             peer.link.cancel(command.id)
-            await peer.flush()
+            await _flush(peer)
 
     async def acknowledge(self) -> None:
         """Acknowledge what is applied, and from now on at once."""
@@ -87,7 +89,7 @@ class Commander:
         peer = self._open_peer()
         if peer is not None:
             peer.link.acknowledge_events(self._last)
-            await peer.flush()
+            await _flush(peer)
 
     async def outcome(self, command: Command) -> Event:
         """The event that ends the command."""
@@ -165,3 +167,9 @@ class Commander:
             self.early += 1
         if self.acknowledges:
             peer.link.acknowledge_events(self._last)
+
+
+async def _flush(peer: Peer) -> None:
+    # An agent that was just killed: what it did not get goes over the next link.
+    with contextlib.suppress(ConnectionClosed):
+        await peer.flush()
