@@ -1,38 +1,17 @@
-"""Keys to buckets, in a file of the host that root alone can read."""
+"""The host's keys to buckets, in a file that root alone can read."""
 
 import os
 import stat
-import tomllib
 from pathlib import Path
-from typing import Annotated, Final
-
-import msgspec
-from msgspec import Meta, Struct
+from typing import Final
 
 from remotegpu_agent.commands.handler import CommandFailed
-from remotegpu_protocol.datasets import check_endpoint
+from remotegpu_protocol import bucket_keys
+from remotegpu_protocol.bucket_keys import MAX_FILE, BucketKey, read_keys
+from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import clean_text
 
 DEFAULT_PATH: Final = Path("/etc/remotegpu/s3.toml")
-
-_MAX_BYTES: Final = 256 * 1024
-#: Colons separate them where the client reads them.
-_KEY: Final = r"^[\x21-\x39\x3b-\x7e]+\Z"
-Key = Annotated[str, Meta(min_length=1, max_length=512, pattern=_KEY)]
-
-
-class BucketKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """`endpoint`: None for Amazon's. `region`: only where the service asks for one."""
-
-    bucket: str
-    access_key: Key
-    secret_key: Key
-    endpoint: str | None = None
-    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}\Z")] | None = None
-
-
-class _File(Struct, frozen=True, forbid_unknown_fields=True):
-    buckets: Annotated[list[BucketKey], Meta(max_length=1024)] = []
 
 
 def find_key(endpoint: str | None, bucket: str, path: Path = DEFAULT_PATH) -> BucketKey | None:
@@ -42,34 +21,20 @@ def find_key(endpoint: str | None, bucket: str, path: Path = DEFAULT_PATH) -> Bu
         CommandFailed: the file is open to others, or not understood as a whole.
     """
     try:
-        content = _read(path)
-        found = msgspec.convert(tomllib.loads(content), type=_File)
-        for key in found.buckets:
-            if key.bucket == bucket and _endpoint(key) == endpoint:
-                return key
+        return bucket_keys.find_key(read_keys(_read(path)), endpoint, bucket)
     except FileNotFoundError:
         return None
-    except _Unsafe as error:
-        raise _refused(path, str(error)) from None
-    except UnicodeDecodeError:
-        raise _refused(path, "it is not UTF-8") from None
-    except ValueError as error:
-        # tomllib's and msgspec's: they say where, and repeat nothing of a key.
+    except (_Unsafe, InvalidValue) as error:
         raise _refused(path, str(error)) from None
     except OSError as error:
         raise _refused(path, f"it cannot be read: {error.strerror or error}") from None
-    return None
-
-
-def _endpoint(key: BucketKey) -> str | None:
-    return None if key.endpoint is None else check_endpoint(key.endpoint)
 
 
 class _Unsafe(Exception):
     pass
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     # Not blocking: a pipe in its place must not hold the agent up.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     descriptor = os.open(path, flags)
@@ -82,10 +47,7 @@ def _read(path: Path) -> str:
                 f"it belongs to user {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):o}, "
                 "so that others could read it: chown root:root, chmod 600"
             )
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise _Unsafe(f"it is larger than {_MAX_BYTES} bytes")
-    return content.decode()
+        return file.read(MAX_FILE + 1)
 
 
 def _refused(path: Path, reason: str) -> CommandFailed:

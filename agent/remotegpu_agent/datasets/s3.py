@@ -12,12 +12,13 @@ from typing import Final
 
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.datasets.clients import clients_of, end_clients
-from remotegpu_agent.datasets.credentials import BucketKey, find_key
+from remotegpu_agent.datasets.credentials import find_key
 from remotegpu_agent.datasets.parents import opened_parent
 from remotegpu_agent.datasets.records import ROOT
 from remotegpu_agent.datasets.source import Source, reach
 from remotegpu_agent.mount_table import mounted_at
 from remotegpu_agent.reclaim.tools import find_tool
+from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.datasets import s3_parts
 from remotegpu_protocol.grammar import clean_text
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import structlog
 
 from remotegpu_core.errors import Unavailable
-from remotegpu_core.s3.credentials import BucketKey, find_key
+from remotegpu_core.s3.credentials import find_key
 from remotegpu_core.settings import Settings
+from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.datasets import s3_parts
 
 log = structlog.get_logger()

@@ -10,9 +10,10 @@ import pytest
 
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done
 from remotegpu_agent.datasets.clients import clients_of
-from remotegpu_agent.datasets.credentials import DEFAULT_PATH, BucketKey, find_key
+from remotegpu_agent.datasets.credentials import DEFAULT_PATH, find_key
 from remotegpu_agent.datasets.records import ROOT
 from remotegpu_agent.state_directory import StateDirectory
+from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.kinds import DatasetMount, Nothing
 from tests.agent.datasets.host import ADA, BOB, Host, as_user, dataset, traces
 from tests.agent.datasets.service import SECRET, client_of, running_service, write_keys
