@@ -14,7 +14,7 @@ from remotegpu_agent.reclaim.scratch_disk import ScratchDisk
 from remotegpu_protocol.datasets import SourceKind, check_location
 from remotegpu_protocol.grammar import clean_text, shorten
 from remotegpu_protocol.inventory import Policy
-from remotegpu_protocol.kinds import ACCOUNT_KEYS, KINDS
+from remotegpu_protocol.kinds import ACCOUNT_KEYS, DATASET_MOUNT, KINDS
 from remotegpu_protocol.limits import MAX_ENABLED_KINDS
 
 DEFAULT_PATH: Final = Path("/etc/remotegpu/policy.toml")
@@ -74,7 +74,11 @@ class LocalPolicy:
         """As the inventory tells it; None while there is no policy."""
         if not (self.commands or self.message or self.simulated):
             return None
-        return Policy(sorted(self.commands), self.simulated, self.message)
+        commands = self.commands
+        if not (self.cleaning or self.simulated):
+            # Nothing would unmount at the end, so mounting is refused: told before anybody asks.
+            commands -= {DATASET_MOUNT.name}
+        return Policy(sorted(commands), self.simulated, self.message)
 
 
 class PolicySource(Protocol):

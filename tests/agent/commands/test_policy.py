@@ -58,6 +58,13 @@ def test_all_that_a_file_may_say(path: Path) -> None:
     assert policy.as_reported() == Policy(["allocation.end", "allocation.start"])
 
 
+def test_mounting_is_told_only_where_something_would_unmount(path: Path) -> None:
+    commands = 'commands = ["account.keys", "dataset.mount", "dataset.unmount"]\n'
+    for cleaning, told in (("", []), ("cleaning = true", ["dataset.mount"])):
+        reported = read(path, commands + cleaning).as_reported()
+        assert reported == Policy(sorted(["account.keys", "dataset.unmount", *told]))
+
+
 def test_an_empty_file_allows_nothing(path: Path) -> None:
     assert read(path, "# later\n").as_reported() is None
 

@@ -167,7 +167,8 @@ def _require_host(allocation: Allocation, machine: Machine | None, dataset: Data
     ]
     if missing:
         raise Conflict(
-            f"The policy file of its host does not enable {' and '.join(missing)}.",
+            f"The policy file of its host does not enable {' and '.join(missing)}, which takes "
+            "cleaning = true besides.",
             field="allocationId",
         )
     if not makes_accounts(machine):
