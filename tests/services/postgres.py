@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.services.directory import server_directory
-from tests.services.ports import LOOPBACK, unused_port
-from tests.services.process import ServerFailed, ServerProcess
+from tests.services.ports import LOOPBACK
+from tests.services.process import ServerFailed, ServerProcess, on_an_unused_port
 from tests.services.programs import find_program, postgres_folders
 
 #: The superuser of the cluster. Only loopback and the socket reach it, and no password is asked.
 USER = "remotegpu"
-_ATTEMPTS = 3
 
 
 class PostgresServer:
@@ -69,16 +68,7 @@ class PostgresServer:
         if self.port:
             self._start()
             return
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.port = unused_port()
-            try:
-                self._start()
-            except ServerFailed:
-                # Somebody else may have taken the port meanwhile.
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
+        on_an_unused_port(self._start_on)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -124,6 +114,10 @@ class PostgresServer:
     @property
     def _data(self) -> Path:
         return self._folder / "data"
+
+    def _start_on(self, port: int) -> None:
+        self.port = port
+        self._start()
 
     def _start(self) -> None:
         settings = {

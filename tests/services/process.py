@@ -6,6 +6,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
+
+from tests.services.ports import unused_port
 
 #: Seconds that a server may take to answer, or to end when asked to.
 PATIENCE = 30.0
@@ -13,6 +16,25 @@ PATIENCE = 30.0
 
 class ServerFailed(Exception):
     """A server ended, or did not answer, while a test counted on it."""
+
+
+_PORTS_TRIED: Final = 3
+
+
+def on_an_unused_port(start: Callable[[int], None]) -> None:
+    """Have `start` start a server on a port; on another when somebody took it meanwhile.
+
+    Raises:
+        ServerFailed: it started on none of a few.
+    """
+    for left in reversed(range(_PORTS_TRIED)):
+        try:
+            start(unused_port())
+        except ServerFailed:
+            if not left:
+                raise
+        else:
+            return
 
 
 class ServerProcess:

@@ -10,11 +10,10 @@ from typing import Final
 import httpx
 
 from tests.services.directory import server_directory
-from tests.services.ports import LOOPBACK, unused_port
-from tests.services.process import PATIENCE, ServerFailed, ServerProcess
+from tests.services.ports import LOOPBACK
+from tests.services.process import PATIENCE, ServerFailed, ServerProcess, on_an_unused_port
 from tests.services.programs import find_program
 
-_ATTEMPTS = 3
 _DEPLOYED: Final = Path(__file__).parents[2] / "deploy" / "prometheus.yml"
 #: Seconds between two scrapes here.
 INTERVAL: Final = 1
@@ -40,16 +39,7 @@ class PrometheusServer:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.port = unused_port()
-            try:
-                self._start()
-            except ServerFailed:
-                # Somebody else may have taken the port meanwhile.
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
+        on_an_unused_port(self._start_on)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -88,6 +78,10 @@ class PrometheusServer:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"It did not happen. Prometheus says: {self.errors()}")
             time.sleep(0.1)
+
+    def _start_on(self, port: int) -> None:
+        self.port = port
+        self._start()
 
     def _start(self) -> None:
         self._process = ServerProcess(

@@ -8,11 +8,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.services.directory import server_directory
-from tests.services.ports import LOOPBACK, unused_port
-from tests.services.process import ServerFailed, ServerProcess
+from tests.services.ports import LOOPBACK
+from tests.services.process import ServerFailed, ServerProcess, on_an_unused_port
 from tests.services.programs import find_program
-
-_ATTEMPTS = 3
 
 
 class RedisServer:
@@ -51,16 +49,7 @@ class RedisServer:
         if self.port:
             self._start()
             return
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.port = unused_port()
-            try:
-                self._start()
-            except ServerFailed:
-                # Somebody else may have taken the port meanwhile.
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
+        on_an_unused_port(self._start_on)
 
     def stop(self) -> None:
         """End it in order, as a maintenance would."""
@@ -101,6 +90,10 @@ class RedisServer:
     @property
     def _socket(self) -> Path:
         return self.folder / "redis.sock"
+
+    def _start_on(self, port: int) -> None:
+        self.port = port
+        self._start()
 
     def _start(self) -> None:
         self._process = ServerProcess(

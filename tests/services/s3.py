@@ -5,13 +5,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tests.services.directory import server_directory
-from tests.services.ports import LOOPBACK, unused_port
-from tests.services.process import ServerFailed, ServerProcess
-
-_ATTEMPTS: Final = 3
+from tests.services.ports import LOOPBACK
+from tests.services.process import ServerProcess, on_an_unused_port
 
 
 class S3Server:
@@ -27,15 +25,7 @@ class S3Server:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.port = unused_port()
-            try:
-                self._start()
-            except ServerFailed:
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
+        on_an_unused_port(self._start_on)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -49,16 +39,11 @@ class S3Server:
             client.put_object(Bucket=bucket, Key=key, Body=body)
 
     def client(self) -> Any:
-        # It takes a while, and most tests never ask for it.
-        import boto3
+        return client_of(self.endpoint)
 
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+    def _start_on(self, port: int) -> None:
+        self.port = port
+        self._start()
 
     def _start(self) -> None:
         self._process = ServerProcess(
@@ -85,3 +70,17 @@ def running_s3() -> Iterator[S3Server]:
             yield server
         finally:
             server.stop()
+
+
+def client_of(endpoint: str) -> Any:
+    """What speaks to it in a test's own name."""
+    # It takes a while, and most tests never ask for it.
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )

@@ -16,9 +16,10 @@ from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.kinds import DatasetMount, Nothing
 from tests.agent.datasets.host import ADA, BOB, Host, as_user, dataset, traces
-from tests.agent.datasets.service import SECRET, client_of, running_service, write_keys
+from tests.agent.datasets.service import SECRET, running_service, write_keys
 from tests.agent.reclaim.isolation import is_isolated
 from tests.agent.reclaim.tenant import tool
+from tests.services.s3 import client_of
 
 pytestmark = pytest.mark.isolated
 

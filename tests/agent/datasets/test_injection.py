@@ -14,7 +14,8 @@ from remotegpu_protocol.datasets import SourceKind, check_location
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.kinds import DATASET_MOUNT
 from tests.agent.datasets.host import ADA, Host, as_user, dataset, traces
-from tests.agent.datasets.service import client_of, running_service, write_keys
+from tests.agent.datasets.service import running_service, write_keys
+from tests.services.s3 import client_of
 
 pytestmark = pytest.mark.isolated
 
