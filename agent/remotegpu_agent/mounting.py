@@ -5,7 +5,6 @@ would be writable for a moment, and stay so in every mount namespace that copied
 """
 
 import ctypes
-import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -59,25 +58,28 @@ def mount_directory(source: int, place: Path, *, read_only: bool) -> None:
         os.close(tree)
 
 
-def unmount(place: Path, *, network: bool = False) -> None:
-    """Detach what is mounted at `place`, whoever uses it: it is let go when the last one is done.
-
-    `network`: at once, since asking a server that is gone would hang.
+def unmount(place: Path) -> None:
+    """Unmount what is mounted at `place`, when nobody uses it.
 
     Raises:
-        OSError: nothing is mounted there (EINVAL), or the kernel refuses.
+        OSError: somebody does (EBUSY), nothing is mounted there (EINVAL), or the kernel refuses.
     """
-    number = errno.EBUSY if network else _unmount(place, 0)
-    if number == errno.EBUSY:
-        number = _unmount(place, _MNT_DETACH)
-    if number:
+    _unmount(place, 0)
+
+
+def detach(place: Path) -> None:
+    """Unmount what is mounted at `place`, whoever uses it: it is let go when the last one is done.
+
+    At once, too, where asking a server that is gone would hang. Raises like `unmount`.
+    """
+    _unmount(place, _MNT_DETACH)
+
+
+def _unmount(place: Path, flags: int) -> None:
+    # No link is followed in the last part.
+    if _libc.umount2(os.fsencode(place), flags | _UMOUNT_NOFOLLOW) != 0:
+        number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(place))
-
-
-def _unmount(place: Path, flags: int) -> int:
-    """The error's number; 0 when it is done."""
-    done = _libc.umount2(os.fsencode(place), flags | _UMOUNT_NOFOLLOW) == 0
-    return 0 if done else ctypes.get_errno()
 
 
 def _call(number: int, *arguments: object) -> int:

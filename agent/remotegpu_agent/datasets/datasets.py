@@ -17,13 +17,13 @@ import structlog
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.datasets import links
 from remotegpu_agent.datasets.clients import clients_below
-from remotegpu_agent.datasets.kernel import unmount
 from remotegpu_agent.datasets.parents import missing_parents, opened_parent
 from remotegpu_agent.datasets.records import ROOT, MountRecord, MountStore
 from remotegpu_agent.datasets.s3 import CLIENT, Bucket
 from remotegpu_agent.datasets.source import Source
 from remotegpu_agent.errors import StateDirectoryError
 from remotegpu_agent.mount_table import is_hosts_view, mounted_at, mounted_below
+from remotegpu_agent.mounting import detach
 from remotegpu_protocol.datasets import SourceKind
 from remotegpu_protocol.grammar import clean_text
 
@@ -173,7 +173,7 @@ class Datasets:
                 self.unmount(record)
             check()
             for one in reversed(mounted_below(home)):
-                _detach(one.point, network=True)
+                _detach(one.point)
             for place in clients_below(CLIENT, home):
                 Bucket(_unrecorded(account, Path(place))).end()
             with contextlib.suppress(FileNotFoundError):
@@ -200,7 +200,7 @@ class Datasets:
 
     def _take_away(self, record: MountRecord) -> None:
         """What is mounted, and who serves it."""
-        _detach(record.place, network=record.kind is not SourceKind.DIRECTORY)
+        _detach(record.place)
         self._witness("detached")
         if record.kind is SourceKind.S3:
             Bucket(record).end()
@@ -252,11 +252,11 @@ def _check_view() -> None:
         )
 
 
-def _detach(place: Path, *, network: bool) -> None:
+def _detach(place: Path) -> None:
     for _ in range(_MAX_LAYERS):
         if mounted_at(place) is None:
             return
-        unmount(place, network=network)
+        detach(place)
     raise CommandFailed("UNMOUNT_FAILED", f"{place} is mounted again and again. Look at the host.")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from remotegpu_agent.commands.handler import CommandFailed
-from remotegpu_agent.datasets.kernel import mount_directory
 from remotegpu_agent.datasets.records import MountRecord
 from remotegpu_agent.datasets.source import Source
+from remotegpu_agent.mounting import mount_directory
 from remotegpu_protocol.grammar import ACCOUNT_NAME, shorten
 
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,6 +1,5 @@
 """A disk that whoever has the whole host may fill: what is on it, and how it becomes blank."""
 
-import ctypes
 import fcntl
 import mmap
 import os
@@ -14,6 +13,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from remotegpu_agent.mount_table import Mounted, read_table
+from remotegpu_agent.mounting import unmount
 from remotegpu_agent.reclaim.step import Deadline, Obstacle
 from remotegpu_agent.reclaim.tools import run_tool
 
@@ -56,7 +56,6 @@ _BLKFLSBUF: Final = 0x1261
 _CHUNK: Final = 1024 * 1024
 #: Chunks that are read to see whether a disk is blank; all of those of a disk with no more.
 _SAMPLES: Final = 512
-_UMOUNT_NOFOLLOW: Final = 8
 
 
 class ScratchDisk(Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,11 +135,13 @@ class ScratchDisk(Struct, frozen=True, forbid_unknown_fields=True):
         place.chmod(0o1777)
 
     def _unmount(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
         for mount in self.mounts():
-            if libc.umount2(os.fsencode(mount.point), _UMOUNT_NOFOLLOW) != 0:
-                reason = os.strerror(ctypes.get_errno())
-                raise Obstacle(f"{mount.point} cannot be unmounted: {reason}. What still uses it?")
+            try:
+                unmount(mount.point)
+            except OSError as error:
+                raise Obstacle(
+                    f"{mount.point} cannot be unmounted: {error.strerror}. What still uses it?"
+                ) from None
 
     def _erase(self, deadline: Deadline) -> str:
         """How it became blank. blkdiscard opens the device for itself alone, so one that is mounted
