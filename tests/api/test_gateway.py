@@ -217,6 +217,20 @@ async def test_garbage_in_an_open_link_is_answered_and_the_link_stays(server: Se
         assert (await link.closed())[0] == 4400
 
 
+async def test_the_loop_is_told_of_what_agents_say(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[None] = []
+    monkeypatch.setattr(server.state.gateway.pace, "took", lambda: told.append(None))
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    async with host.connected() as link:
+        # Greetings and inventories are seldom, and wait for nobody.
+        assert told == []
+        for _ in range(3):
+            await link.send(sample(now_ms()))
+        await until(lambda: len(told) >= 3)
+
+
 async def test_samples_are_taken_however_they_are_written(server: Server) -> None:
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")

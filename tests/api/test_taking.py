@@ -21,7 +21,6 @@ from remotegpu_api.websocket_protocol import WebsocketProtocol
 #: Both sides of each step in the header's form, and beyond what is taken at once.
 LENGTHS = (0, 1, 125, 126, 1000, 65535, 65536)
 ANSWER = b"\x82\x06answer"
-AGENT_HANDSHAKE = _HANDSHAKE.replace(b"GET / ", b"GET /agent ")
 
 
 def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
@@ -36,7 +35,7 @@ class Socket:
         self.asked = 0
         self.transport = _Recorder()
 
-    async def open(self) -> "Socket":
+    async def open(self, path: bytes = b"/agent") -> "Socket":
         accepted = asyncio.Event()
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -58,7 +57,7 @@ class Socket:
         config.load()
         self.protocol = WebsocketProtocol(config, ServerState(), {})
         self.protocol.connection_made(self.transport)
-        self.protocol.data_received(AGENT_HANDSHAKE)
+        self.protocol.data_received(_HANDSHAKE.replace(b"GET / ", b"GET " + path + b" "))
         await accepted.wait()
         self.transport.take()
         return self
@@ -151,6 +150,37 @@ async def test_only_whole_messages_are_taken_at_once() -> None:
     assert not is_between_frames(socket.protocol.conn)
     socket.protocol.data_received(frame(Opcode.CONT, b""))
     assert is_between_frames(socket.protocol.conn)
+    await socket.close()
+
+
+async def test_the_library_reads_only_what_is_not_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket = await Socket().open()
+    read: list[bytes] = []
+    inner = socket.protocol.conn.receive_data
+
+    def receive_data(data: bytes) -> None:
+        read.append(data)
+        inner(data)
+
+    monkeypatch.setattr(socket.protocol.conn, "receive_data", receive_data)
+    first, second = (frame(Opcode.BINARY, body) for body in (b"first", b"second"))
+    text = frame(Opcode.TEXT, b"text")
+    socket.protocol.data_received(first + second)
+    assert (socket.taken, read) == ([b"first", b"second"], [])
+    socket.protocol.data_received(first + text + second)
+    # From the first on that is not taken: order is the library's to keep.
+    assert read == [text + second]
+    assert socket.taken == [b"first", b"second", b"first"]
+    await socket.close()
+
+
+@pytest.mark.parametrize(("path", "pings"), [(b"/agent", False), (b"/graphql", True)])
+async def test_agents_are_not_pinged(path: bytes, pings: bool) -> None:
+    """They beat by themselves."""
+    socket = await Socket().open(path)
+    assert (socket.protocol.ping_timer is not None) == pings
     await socket.close()
 
 
