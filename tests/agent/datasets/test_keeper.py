@@ -41,9 +41,9 @@ def boot() -> None:
             tool("umount", str(place))
         for pid in clients_of("s3fs", place):
             tool("kill", "-KILL", str(pid))
-        # The kernel takes a moment to let go of it.
-        while clients_of("s3fs", ROOT / ADA / "m2"):
-            time.sleep(0.02)
+    # The kernel takes a moment to let go of them.
+    while clients_of("s3fs", ROOT / ADA / "m2"):
+        time.sleep(0.02)
     shutil.rmtree("/run/remotegpu")
 
 
