@@ -38,7 +38,7 @@ demo: ## Run the whole system here: control plane, this host's agent, simulated 
 test: ## Run all tests, on real redis-server and PostgreSQL
 	@scripts/test_packages.sh
 	@scripts/setup_venv.sh dev
-	@$(PYTEST) -n 2 --dist loadgroup -m 'not soak' $(PYTEST_ARGS) $(TESTS)
+	@$(PYTEST) -n 3 --dist loadgroup -m 'not soak' $(PYTEST_ARGS) $(TESTS)
 
 check: ## Check format, lint, layers, SDL and types
 	@scripts/setup_venv.sh dev

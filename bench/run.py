@@ -207,8 +207,7 @@ class Run:
                 self.results.add(catalogue.AGENT, catalogue.PRODUCT, (cost.cpu, cost.memory))
 
     def _dispatch(self) -> None:
-        # Fewer commands than these have no p99.
-        seconds = max(4.0, self._plan.ingest_seconds)
+        seconds = self._plan.dispatch_seconds
         for told in measure_dispatch(self._workspace, seconds=seconds, windows=3):
             values = (
                 told.percentile(told.arrived, 0.5),

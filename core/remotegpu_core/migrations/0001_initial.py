@@ -2,19 +2,20 @@ import functools
 from json import dumps, loads
 from uuid import uuid4
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
 
 from remotegpu_core.actor import ActorKind, Role
+from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 from remotegpu_core.models.audit_event import Outcome
 from remotegpu_core.models.workspace import WorkspaceRole
 from remotegpu_core.states import Health, Lifecycle, Presence
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     initial = True
 
     operations = [

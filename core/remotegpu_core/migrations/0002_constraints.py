@@ -1,9 +1,10 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 
+from remotegpu_core.database import migration
 
-class Migration(migrations.Migration):
+
+class Migration(migration.Migration):
     """What must hold whatever the code does."""
 
     dependencies = [("remotegpu", "0001_initial")]

@@ -1,16 +1,17 @@
 import functools
 from json import dumps, loads
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 from remotegpu_core.states import AllocationState, CommandState, OperationState, StepState
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     """Allocations, the commands that carry them to hosts, and the operations that show them."""
 
     dependencies = [("remotegpu", "0002_constraints")]

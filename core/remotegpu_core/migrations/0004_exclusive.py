@@ -1,7 +1,7 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from tortoise.migrations.constraints import CheckConstraint
 
+from remotegpu_core.database import migration
 from remotegpu_core.database.dialects import RunSQLByDialect
 
 _OVERLAP = """
@@ -16,7 +16,7 @@ END
 """
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     """Exclusive use: what no code, however wrong, can give to two."""
 
     dependencies = [("remotegpu", "0003_allocations")]

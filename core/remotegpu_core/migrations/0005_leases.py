@@ -1,14 +1,15 @@
 import functools
 from json import dumps, loads
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     dependencies = [("remotegpu", "0004_exclusive")]
 
     initial = False

@@ -1,8 +1,9 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 
-class Migration(migrations.Migration):
+
+class Migration(migration.Migration):
     """What is asked of allocations every second, by every replica and every viewer."""
 
     dependencies = [("remotegpu", "0005_leases")]

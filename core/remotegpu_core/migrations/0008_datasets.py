@@ -1,14 +1,15 @@
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 
+from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 from remotegpu_core.states import DatasetAccess, DatasetVisibility, MountState
 from remotegpu_protocol.datasets import SourceKind
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     """Datasets, grants on them, and where they are mounted."""
 
     dependencies = [("remotegpu", "0007_ssh_keys")]

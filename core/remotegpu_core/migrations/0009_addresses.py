@@ -1,10 +1,11 @@
 import json
 from typing import Any
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 from remotegpu_core.models.machine_address import AddressSource
 from remotegpu_protocol.addresses import is_internal, is_reachable, parse_address
@@ -75,7 +76,7 @@ async def fill(_apps: object, editor: Any) -> None:
             await client.execute_query(insert, values)
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     """Addresses of machines, each held by one."""
 
     dependencies = [("remotegpu", "0008_datasets")]

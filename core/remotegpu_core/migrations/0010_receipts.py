@@ -1,9 +1,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 from remotegpu_core.database.dialects import RunSQLByDialect
 
 
@@ -94,7 +95,7 @@ _RULES = (
 )
 
 
-class Migration(migrations.Migration):
+class Migration(migration.Migration):
     """Nothing is available without a receipt of whoever had it last."""
 
     dependencies = [("remotegpu", "0009_addresses")]
