@@ -20,20 +20,22 @@ EXTENSION: Final = "remotegpu.frames"
 #: Seconds until another look where no event tells that frames may go on.
 _RETRY: Final = 0.05
 
-#: FIN and the opcode of text (RFC 6455, 5.2).
-_WHOLE_TEXT: Final = 0x81
+#: FIN and the opcodes of text and of binary (RFC 6455, 5.2).
+WHOLE_TEXT: Final = 0x81
+WHOLE_BINARY: Final = 0x82
 _SHORT = struct.Struct("!BB").pack
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
 
 
-def header(length: int) -> bytes:
-    """What stands before an unmasked text message of so many bytes."""
+def frame(kind: int, message: bytes) -> bytes:
+    """A server's frame that is a whole message, WHOLE_TEXT or WHOLE_BINARY."""
+    length = len(message)
     if length < 126:
-        return _SHORT(_WHOLE_TEXT, length)
+        return _SHORT(kind, length) + message
     if length < 65536:
-        return _MEDIUM(_WHOLE_TEXT, 126, length)
-    return _LONG(_WHOLE_TEXT, 127, length)
+        return _MEDIUM(kind, 126, length) + message
+    return _LONG(kind, 127, length) + message
 
 
 class FrameWriter:
@@ -68,7 +70,7 @@ class FrameWriter:
         ):
             return False
         # One buffer: as fast as two for `writelines` where measured, and one record under TLS.
-        protocol.transport.write(header(len(message)) + message)
+        protocol.transport.write(frame(WHOLE_TEXT, message))
         return True
 
     async def finish(self) -> None:

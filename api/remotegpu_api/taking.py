@@ -7,7 +7,7 @@ task, and starts the reading again: for a small message of a quiet connection mo
 
 from collections.abc import Callable, Sequence
 from types import GeneratorType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from starlette.types import Scope
 from websockets.protocol import Protocol
@@ -35,13 +35,6 @@ def take_by(scope: Scope, taker: Taker) -> None:
         cast("Callable[[Taker], None]", set_taker)(taker)
 
 
-class Whole(NamedTuple):
-    """A message that came in one frame, and where the next frame begins."""
-
-    message: bytes
-    end: int
-
-
 #: A final binary frame without reserved bits, and the bit that says that the payload is masked.
 _BINARY: Final = 0x82
 _MASKED: Final = 0x80
@@ -49,9 +42,12 @@ _TWO_BYTES: Final = 126
 _BETWEEN_FRAMES: Final = StreamReader.at_eof.__code__
 
 
-def whole_message(data: bytes, start: int) -> Whole | None:
-    """The message at `start`, where a frame begins; None for any but one of up to 64 KiB that is
-    there to its last byte, in a single frame, as a client has to send it."""
+def whole_message(data: bytes, start: int) -> tuple[bytes, int] | None:
+    """The message at `start`, where a frame begins, and where the next begins.
+
+    None for any but one of up to 64 KiB that is there to its last byte, in a single frame, as a
+    client has to send it.
+    """
     if len(data) < start + 2 or data[start] != _BINARY:
         return None
     length = data[start + 1] - _MASKED
@@ -65,7 +61,7 @@ def whole_message(data: bytes, start: int) -> Whole | None:
     end = payload + length
     if len(data) < end:
         return None
-    return Whole(apply_mask(data[payload:end], data[mask:payload]), end)
+    return apply_mask(data[payload:end], data[mask:payload]), end
 
 
 def is_between_frames(connection: Protocol) -> bool:

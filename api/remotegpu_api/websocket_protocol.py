@@ -12,7 +12,7 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from remotegpu_api import taking
-from remotegpu_api.frames import EXTENSION, FrameWriter
+from remotegpu_api.frames import EXTENSION, WHOLE_BINARY, FrameWriter, frame
 from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_api.taking import Taker, is_between_frames, whole_message
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
@@ -40,6 +40,10 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     _cut_off: asyncio.TimerHandle | None = None
     _fragments: bytearray | None = None
     _taker: Taker | None = None
+    #: Whether messages may be taken past the library: it waits for a frame, no extension would see
+    #: the frames first, and the application has read what came before. Until it is given something.
+    _in_order = False
+    _may_write = True
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -60,36 +64,58 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         self._taker = taker
 
     def data_received(self, data: bytes) -> None:
-        if self._taker is None:
-            super().data_received(data)
-            return
         start = 0
-        if is_between_frames(self.conn) and not self.conn.extensions:
-            while (found := whole_message(data, start)) and self._is_taken(found.message):
-                start = found.end
+        # Nearly all that agents say passes here, from memory that was not looked at for a second:
+        # the less is looked at, the better.
+        if self._taker is not None and (self._in_order or self._comes_into_order()):
+            while (
+                not self.close_sent
+                and self._may_write
+                and (found := whole_message(data, start)) is not None
+                and self._take(self._taker, found[0])
+            ):
+                start = found[1]
         if start < len(data):
+            self._in_order = False
             super().data_received(data[start:] if start else data)
 
+    def _comes_into_order(self) -> bool:
+        self._in_order = (
+            self.conn.state is OPEN
+            and is_between_frames(self.conn)
+            and not self.conn.extensions
+            and self.queue.empty()
+        )
+        return self._in_order
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._may_write = True
+
     def handle_bytes(self, event: Frame) -> None:
-        if not (event.fin and self._is_taken(bytes(event.data))):
+        if not (
+            event.fin
+            and self._taker is not None
+            and self.conn.state is OPEN
+            and not self.close_sent
+            and self.queue.empty()
+            and self._may_write
+            and self._take(self._taker, bytes(event.data))
+        ):
             super().handle_bytes(event)
 
-    def _is_taken(self, message: bytes) -> bool:
-        if (
-            self._taker is None
-            or self.conn.state is not OPEN
-            or self.close_sent
-            or not self.queue.empty()
-            or not self.writable.is_set()
-        ):
-            return False
-        answers = self._taker(message)
+    def _take(self, taker: Taker, message: bytes) -> bool:
+        answers = taker(message)
         if answers is None:
             return False
         if answers:
-            for answer in answers:
-                self.conn.send_binary(answer)
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            # Nothing is sent in fragments here, so that a frame may go between any two.
+            frames = [frame(WHOLE_BINARY, answer) for answer in answers]
+            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         return True
 
     def handle_ping(self) -> None:

@@ -235,20 +235,22 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("messages", "seconds", "busy", "rests"),
+    ("rate", "work", "rest"),
     [
-        # Two thousand a second, in a process that has little else to do.
-        (9, 0.0005, 0.1, True),
-        (8, 0.004, 0.1, True),
-        # The same while the loop has much to do: they gather by themselves.
-        (8, 0.004, 0.9, False),
+        # In a process that has little else to do.
+        (2000, 0.0002, pace.LONGEST),
+        (650, 0.0002, pace.LONGEST),
+        # Where more come, it ends as soon as enough have gathered.
+        (10_000, 0.0002, pace.ENOUGH / 10_000),
+        # Where there is much to do for each, they gather meanwhile.
+        (10_000, 0.005, None),
         # A small fleet: a rest would gather nothing.
-        (1, 0.01, 0.01, False),
-        (2, 0.2, 0.01, False),
+        (350, 0.0002, None),
+        (2, 0.0002, None),
     ],
 )
 async def test_rests_only_where_they_gather_something(
-    monkeypatch: pytest.MonkeyPatch, messages: int, seconds: float, busy: float, rests: bool
+    monkeypatch: pytest.MonkeyPatch, rate: float, work: float, rest: float | None
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(
@@ -259,11 +261,19 @@ async def test_rests_only_where_they_gather_something(
         ),
     )
     paced = pace.Pace()
+    taken = 0
     for turn in range(1, 6):
-        clock.turn(seconds=seconds, busy=busy)
-        for _ in range(messages):
+        # Until a message is there, and then the work that it makes.
+        clock.now = max(clock.now, (taken + 1) / rate)
+        clock.turn(seconds=work, busy=1)
+        while taken < int(clock.now * rate):
+            taken += 1
             paced.took()
-        assert paced.rests == (turn - 1 if rests else 0), "a rest began before all was read"
+        # What they wait for is done before, and more may be read meanwhile.
         await asyncio.sleep(0)
-        assert paced.rests == (turn if rests else 0)
-    assert clock.rested == [pace.REST] * paced.rests
+        assert len(clock.rested) == (turn - 1 if rest else 0)
+        await asyncio.sleep(0)
+        assert len(clock.rested) == (turn if rest else 0)
+    assert paced.rests == len(clock.rested)
+    if rest:
+        assert clock.rested[-1] == pytest.approx(rest, rel=0.1)

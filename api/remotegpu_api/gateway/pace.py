@@ -2,20 +2,22 @@
 
 Waking up costs more than a sample does: the kernel switches, and the processor's caches have gone
 cold. Network cards moderate their interrupts for the same reason. Two thousand samples a second
-that come one by one wake an idle process two thousand times; with rests, two hundred times.
+that come one by one wake an idle process two thousand times; with rests, a hundred times.
 """
 
 import asyncio
 import time
 from typing import Final
 
-#: Seconds of a rest, by which anything that this process does may be later.
-REST: Final = 0.004
-#: Messages that a rest has to gather, at the rate of the last turn, for it to pay.
-WORTH: Final = 2.0
+#: Seconds of the longest rest, by which anything that this process does may be later.
+LONGEST: Final = 0.01
+#: Messages that a rest is to gather; one that would last too long for that is cut short, and is
+#: not made where it would gather few.
+ENOUGH: Final = 25.0
+FEW: Final = 4.0
 #: Share of its time that the loop's thread may have been at work in the last turn. A loop that has
 #: more to do than that gathers messages without resting, and others wait for what it does.
-AT_EASE: Final = 0.5
+AT_EASE: Final = 0.75
 
 
 class Pace:
@@ -28,18 +30,24 @@ class Pace:
         self._worked = time.thread_time()
 
     def took(self) -> None:
-        """A message came. The loop's thread may rest once, after all that came with it."""
+        """A message came. The loop's thread may rest once, after all that came with it was read
+        and handed on."""
         self._took += 1
         if self._took == 1:
-            asyncio.get_running_loop().call_soon(self._turn_ends)
+            asyncio.get_running_loop().call_soon(self._all_is_read)
+
+    def _all_is_read(self) -> None:
+        # What waits for it, the batch to Redis above all, has its turn first.
+        asyncio.get_running_loop().call_soon(self._turn_ends)
 
     def _turn_ends(self) -> None:
         now, worked = time.monotonic(), time.thread_time()
         elapsed = max(now - self._turn_began, 1e-6)
         busy = (worked - self._worked) / elapsed
-        if self._took * REST >= WORTH * elapsed and busy < AT_EASE:
+        rate = self._took / elapsed
+        if rate * LONGEST >= FEW and busy < AT_EASE:
             self.rests += 1
-            time.sleep(REST)
+            time.sleep(min(LONGEST, ENOUGH / rate))
         self._took = 0
         # The rest belongs to the next turn, the first half of which it is.
         self._turn_began, self._worked = now, worked

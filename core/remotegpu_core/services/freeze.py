@@ -8,6 +8,8 @@ for themselves waits: allocations that ran out stay, and nothing is taken back.
 import uuid
 from typing import Final
 
+from tortoise.expressions import Subquery
+
 from remotegpu_core.actor import SYSTEM, Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
@@ -52,13 +54,13 @@ async def look() -> bool:
     """Freeze, or freeze on, when many machines fell silent within the last minute."""
     since = now_ms() - WINDOW
     moved = MachineChange.filter(kind=ChangeKind.PRESENCE_CHANGED, at__gte=since)
-    ids = set(await moved.values_list("machine_id", flat=True))
-    if len(ids) < MACHINES:
-        return False
     known = Machine.exclude(lifecycle=Lifecycle.RETIRED)
-    silent = await known.filter(id__in=list(ids)).exclude(presence=Presence.ONLINE).count()
+    recent = known.filter(id__in=Subquery(moved.values("machine_id")))
+    silent = await recent.exclude(presence=Presence.ONLINE).count()
+    if silent < MACHINES:
+        return False
     online = await known.filter(presence=Presence.ONLINE).count()
-    if silent < MACHINES or silent <= PART * (online + silent):
+    if silent <= PART * (online + silent):
         return False
     await _freeze(f"{silent} of {online + silent} machines fell silent within a minute.")
     return True
