@@ -46,6 +46,8 @@ class Dispatcher:
         self._links = links
         self._supersede = supersede
         self._wake = asyncio.Event()
+        #: Machines whose links may have commands without an answer: few of many.
+        self._asked: set[uuid.UUID] = set()
         self._task: asyncio.Task[None] | None = None
         self._rounds_at = 0.0
         self._away = False
@@ -99,8 +101,10 @@ class Dispatcher:
         """One batch; whether there may be more that can go out now."""
         # What is on its way must not stand before the rest, nor a host that has all it may have.
         now = time.monotonic()
-        full = [id_ for id_, link in self._links.items() if not link.has_room(now)]
-        underway = [id_ for link in self._links.values() for id_ in link.underway(now)]
+        asked = {id_: link for id_ in self._asked if (link := self._links.get(id_)) and link.sent}
+        self._asked = set(asked)
+        full = [id_ for id_, link in asked.items() if not link.has_room(now)]
+        underway = [id_ for link in asked.values() for id_ in link.underway(now)]
         if len(underway) >= _UNDERWAY:
             return False
         found = await commands.waiting_for(self._plane.replica_id, full=full, underway=underway)
@@ -120,6 +124,7 @@ class Dispatcher:
             if again and (command.id in sent or len(sent) < COMMAND_WINDOW):
                 # From here on it may have been seen.
                 sent[command.id] = now
+                self._asked.add(command.machine_id)
                 due.append((connection, command))
         if not due:
             return False

@@ -38,8 +38,9 @@ class Gateway:
         self._presence = PresenceDuty(plane, self.links)
         self.dispatcher = Dispatcher(plane, self.links, self._supersede)
         self._allocations = AllocationDuty(plane)
-        #: Every socket, those too that have not said who they are.
-        self._sockets: set[AgentConnection] = set()
+        #: Every socket, those too that have not said who they are, and when (monotonic seconds) to
+        #: look at it again: each second at all of them would cost more than a fleet's heartbeats.
+        self._sockets: dict[AgentConnection, float] = {}
         self._places = Places("agents", "address")
         self._watching: dict[uuid.UUID, float] = {}
         self.pace = Pace()
@@ -86,11 +87,11 @@ class Gateway:
                 await websocket.close(CloseCode.OVERLOADED, fit_reason(error.message))
                 return
             connection = AgentConnection(websocket, self, source)
-            self._sockets.add(connection)
+            self._sockets[connection] = connection.link.next_tick()
             try:
                 await connection.serve()
             finally:
-                self._sockets.discard(connection)
+                self._sockets.pop(connection, None)
                 self._disconnected(connection)
 
     async def connected(self, connection: AgentConnection) -> None:
@@ -103,6 +104,8 @@ class Gateway:
             self._supersede(connection)
             return
         self.links[machine_id] = connection
+        if connection in self._sockets:
+            self._sockets[connection] = connection.link.next_tick()
         self._presence.connected(machine_id)
         self._watching.pop(machine_id, None)
         if older is not None:
@@ -168,9 +171,11 @@ class Gateway:
     async def _tick(self) -> None:
         await asyncio.sleep(_TICK)
         now = time.monotonic()
-        for connection in tuple(self._sockets):
+        for connection in [one for one, due in self._sockets.items() if now >= due]:
             if connection.is_due(now):
                 await connection.tick()
+            elif connection in self._sockets:
+                self._sockets[connection] = connection.link.next_tick()
 
 
 def _machine_id(message: bytes) -> uuid.UUID | None:

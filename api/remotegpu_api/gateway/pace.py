@@ -10,10 +10,10 @@ import time
 from typing import Final
 
 #: Seconds of the longest rest, by which anything that this process does may be later.
-LONGEST: Final = 0.01
+LONGEST: Final = 0.012
 #: Messages that a rest is to gather; one that would last too long for that is cut short, and is
 #: not made where it would gather few.
-ENOUGH: Final = 25.0
+ENOUGH: Final = 30.0
 FEW: Final = 4.0
 #: Share of its time that the loop's thread may have been at work in the last turn. A loop that has
 #: more to do than that gathers messages without resting, and others wait for what it does.
