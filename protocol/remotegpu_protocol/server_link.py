@@ -109,7 +109,11 @@ class ServerLink:
         if not self._within_rate(now):
             return None
         try:
-            return self._handle(decode_from_agent(frame), clock=clock)
+            message = decode_from_agent(frame)
+            if type(message) is Metrics and self.state is ServerState.OPEN:
+                # Nearly every message.
+                return message
+            return self._handle(message, clock=clock)
         except UnknownMessage as error:
             if self.state is not ServerState.OPEN:
                 self.refuse(error)
@@ -247,9 +251,6 @@ class ServerLink:
         return frames
 
     def _handle(self, message: FromAgent, *, clock: int) -> FromAgent | None:
-        if type(message) is Metrics and self.state is ServerState.OPEN:
-            # Nearly every message.
-            return message
         match message:
             case Hello() | Enroll() if self.state is ServerState.AWAITING_HELLO:
                 self._check_opening(message)

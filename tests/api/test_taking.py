@@ -245,7 +245,7 @@ class Clock:
         # Where there is much to do for each, they gather meanwhile.
         (10_000, 0.005, None),
         # A small fleet: a rest would gather nothing.
-        (300, 0.0002, None),
+        (250, 0.0002, None),
         (2, 0.0002, None),
     ],
 )

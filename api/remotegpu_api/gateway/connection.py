@@ -87,6 +87,7 @@ class AgentConnection:
         self._websocket = websocket
         self._gateway = gateway
         self._plane = gateway.plane
+        self._pace = gateway.pace
         self._writer = gateway.plane.bus.writer
         self._outlet: Outlet | None = None
         self._sending = asyncio.Lock()
@@ -152,9 +153,10 @@ class AgentConnection:
             return None
         if not frame.startswith(_FREQUENT, 1):
             return None
-        self._gateway.pace.took()
+        pace = self._pace
+        pace.took()
         # One that names a second type besides is invalid: nothing else comes out of this.
-        said = link.receive(frame, now=time.monotonic(), clock=now_ms())
+        said = link.receive(frame, now=pace.now, clock=pace.clock)
         if type(said) is Metrics:
             if self._outlet is not None and not self.is_superseded:
                 self._writer.take(self._outlet, link.corrected(said.sampled_at), frame)
