@@ -143,4 +143,10 @@ def _measure(pid: int, viewer: ClientConnection, seconds: float) -> Cost:
 
 
 def _cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    """Seconds of processor time, as the scheduler counts them: the hundredths that processes have
+    in their own accounts are most of a percent of a quick run's window."""
+    return sum(
+        int(account.read_text().split()[0]) / 1e9
+        for process in processes
+        for account in Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    )

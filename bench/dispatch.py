@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from bench.product import Host, Product, running_product
+from bench.product import Host, Product
 from bench.viewers import LoadFailed
 from bench.workspace import Workspace
 from remotegpu_core.bus.bus import Bus
@@ -108,14 +108,15 @@ class _Agent:
                 await websocket.send(frame)
 
 
-def measure_dispatch(workspace: Workspace, *, seconds: float, windows: int) -> list[Dispatched]:
-    """A command every 20 ms, each to the next of 200 agents, written as a mutation would.
+def measure_dispatch(
+    workspace: Workspace, product: Product, *, seconds: float, windows: int
+) -> list[Dispatched]:
+    """A command every 20 ms, each to the next of the product's hosts, written as a mutation would.
 
     Raises:
         LoadFailed: a command never came.
     """
-    with running_product(workspace, hosts=AGENTS) as product:
-        return asyncio.run(_measure(workspace, product, seconds, windows))
+    return asyncio.run(_measure(workspace, product, seconds, windows))
 
 
 async def _measure(

@@ -26,7 +26,7 @@ class Plan:
     """Seconds are of one measured window.
 
     In each of `rounds`, every server is started anew and measured in `windows`; more rounds show
-    more of the machine's noise, more windows are faster. Dispatch needs some 150 commands a window
+    more of the machine's noise, more windows are faster. Dispatch needs some 125 commands a window
     for a p99. No `signed_links`, no such benchmark.
     """
 
@@ -72,8 +72,8 @@ QUICK = Plan(
     dashboard_seconds=1,
     ingest_seconds=0.5,
     query_seconds=0.4,
-    agent_seconds=1.5,
-    dispatch_seconds=3,
+    agent_seconds=1.3,
+    dispatch_seconds=2.5,
     idle_subscribers=100,
     signed_links=0,
     all_peers=False,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from bench import catalogue, ingest
 from bench.agent_cost import measure_agent
-from bench.dispatch import measure_dispatch
+from bench.dispatch import AGENTS, measure_dispatch
 from bench.fanout import LiveServer, live_peer, live_product, measure
 from bench.links import Window
 from bench.memory import kib_per_subscriber
 from bench.node import NoNode, install_node_peers, node_program
 from bench.plan import Plan, Timing
-from bench.product import REAL_AGENTS, running_product
+from bench.product import REAL_AGENTS, Product, running_product
 from bench.query import ask
 from bench.results import Results
 from bench.server import python_module
@@ -52,8 +52,7 @@ class Run:
                     self._attempt(catalogue.MEMORY.name, name, partial(self._memory, name, start))
         if plan.signed_links:
             self._attempt(catalogue.LINKS.name, catalogue.PRODUCT, self._links)
-        self._attempt(catalogue.AGENT.name, catalogue.PRODUCT, self._agent)
-        self._attempt(catalogue.DISPATCH.name, catalogue.PRODUCT, self._dispatch)
+        self._attempt("Hosts", catalogue.PRODUCT, self._hosts)
 
     def _remembers(self, name: str) -> bool:
         """Whether the server's memory is measured: in a quick run only RemoteGPU's and the floor's."""
@@ -199,16 +198,24 @@ class Run:
             )
             self.results.add(catalogue.LINKS, catalogue.PRODUCT, values)
 
-    def _agent(self) -> None:
-        with running_product(self._workspace) as product:
-            for cost in measure_agent(
-                self._workspace, product, seconds=self._plan.agent_seconds, windows=3
+    def _hosts(self) -> None:
+        """What one real agent costs, and how soon many simulated ones have their commands."""
+        with running_product(self._workspace, hosts=AGENTS) as product:
+            for benchmark, work in (
+                (catalogue.AGENT, self._agent),
+                (catalogue.DISPATCH, self._dispatch),
             ):
-                self.results.add(catalogue.AGENT, catalogue.PRODUCT, (cost.cpu, cost.memory))
+                self._attempt(benchmark.name, catalogue.PRODUCT, partial(work, product))
 
-    def _dispatch(self) -> None:
+    def _agent(self, product: Product) -> None:
+        for cost in measure_agent(
+            self._workspace, product, seconds=self._plan.agent_seconds, windows=3
+        ):
+            self.results.add(catalogue.AGENT, catalogue.PRODUCT, (cost.cpu, cost.memory))
+
+    def _dispatch(self, product: Product) -> None:
         seconds = self._plan.dispatch_seconds
-        for told in measure_dispatch(self._workspace, seconds=seconds, windows=3):
+        for told in measure_dispatch(self._workspace, product, seconds=seconds, windows=3):
             values = (
                 told.percentile(told.arrived, 0.5),
                 told.percentile(told.arrived, 0.99),
