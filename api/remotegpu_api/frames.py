@@ -6,6 +6,7 @@ as the system call that sends a kilobyte.
 """
 
 import asyncio
+import functools
 import struct
 from typing import Final, cast
 
@@ -36,6 +37,12 @@ def frame(kind: int, message: bytes) -> bytes:
     if length < 65536:
         return _MEDIUM(kind, 126, length) + message
     return _LONG(kind, 127, length) + message
+
+
+# The same message to many sockets, one after the other.
+@functools.lru_cache(maxsize=1)
+def _text_frame(message: bytes) -> bytes:
+    return frame(WHOLE_TEXT, message)
 
 
 class FrameWriter:
@@ -70,7 +77,7 @@ class FrameWriter:
         ):
             return False
         # One buffer: as fast as two for `writelines` where measured, and one record under TLS.
-        protocol.transport.write(frame(WHOLE_TEXT, message))
+        protocol.transport.write(_text_frame(message))
         return True
 
     async def finish(self) -> None:

@@ -24,8 +24,15 @@ log = structlog.get_logger()
 #: Seconds between polls.
 POLL_INTERVAL = 1.0
 
-#: What a database that is away raises, through Tortoise or past it.
-DATABASE_ERRORS = (BaseORMException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+#: What a database that is away raises, through Tortoise or past it. The internal error is asyncpg's for
+#: a connection that is lost while it is given back.
+DATABASE_ERRORS = (
+    BaseORMException,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 class Topic(StrEnum):

@@ -96,9 +96,11 @@ async def test_a_class_that_behaves_otherwise_is_found(
 
 @pytest.mark.parametrize("length", [1, 125, 126, 65535, 65536])
 async def test_a_header_that_differs_is_found(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = frames.header
+    original = frames.frame
     monkeypatch.setattr(
-        frames, "header", lambda n: original(n) if n != length else b"\x81" + original(n)
+        frames,
+        "frame",
+        lambda kind, message: b"\x81" * (len(message) == length) + original(kind, message),
     )
     assert await difference(FrameProtocol) == f"a message of {length} bytes is framed differently"
 
