@@ -19,6 +19,7 @@ from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection, subordi
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import AllocationEnd, CleanedSurface, CleaningReport
+from remotegpu_protocol.surfaces import Surface
 
 
 class Accounts(Protocol):
@@ -169,7 +170,7 @@ _NEVER_MADE: Final = CleaningReport(
     verified=True,
     items=[
         CleanedSurface(
-            *("account", "none"),
+            *(Surface.ACCOUNT, "none"),
             found=0,
             removed=0,
             verified=True,
@@ -180,7 +181,9 @@ _NEVER_MADE: Final = CleaningReport(
 
 
 def _unclear(reason: str) -> CleanedSurface:
-    return CleanedSurface("account", "none", found=0, removed=0, verified=False, detail=reason)
+    return CleanedSurface(
+        Surface.ACCOUNT, "none", found=0, removed=0, verified=False, detail=reason
+    )
 
 
 def _untold(reason: str) -> CleaningReport:

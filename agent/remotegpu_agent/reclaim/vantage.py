@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
+from remotegpu_protocol.surfaces import Surface
 
 _INIT: Final = Path("/proc/1")
 _SELF: Final = Path("/proc/self")
@@ -19,7 +20,7 @@ _NAMESPACES: Final = ("ipc", "pid", "mnt")
 class Vantage(BlockingStep):
     """Finds nothing and removes nothing; what it cannot see ends all proof."""
 
-    surface = "view of the host"
+    surface = Surface.HOST_VIEW
     action = "checked"
     needed_by_all = True
 

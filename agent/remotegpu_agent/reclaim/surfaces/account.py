@@ -6,6 +6,7 @@ from typing import Final
 from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
+from remotegpu_protocol.surfaces import Surface
 
 _PASSWD: Final = Path("/etc/passwd")
 _GROUP: Final = Path("/etc/group")
@@ -25,7 +26,7 @@ _NO_SUCH_GROUP: Final = 6
 
 
 class AccountItself(BlockingStep):
-    surface = "account"
+    surface = Surface.ACCOUNT
     only_when_clean = True
 
     def look_now(self, deadline: Deadline) -> Findings:

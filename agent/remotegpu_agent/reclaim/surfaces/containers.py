@@ -7,6 +7,7 @@ from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tools import run_tool
+from remotegpu_protocol.surfaces import Surface
 
 #: Everything that is made in Docker for an allocation carries it, with the allocation's id.
 LABEL: Final = "io.remotegpu.allocation"
@@ -36,7 +37,7 @@ _KINDS: Final = (
 class Containers(BlockingStep):
     """Containers without root are processes and files of the account, and go with those."""
 
-    surface = "containers"
+    surface = Surface.CONTAINERS
     timeout = 120.0
 
     def absence(self) -> str | None:

@@ -4,6 +4,7 @@ from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.datasets.datasets import Datasets
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tenancy import Tenancy
+from remotegpu_protocol.surfaces import Surface
 
 
 class MountedDatasets(BlockingStep):
@@ -12,7 +13,7 @@ class MountedDatasets(BlockingStep):
     Before everything that walks through files.
     """
 
-    surface = "data sets"
+    surface = Surface.DATASETS
     action = "unmounted"
     timeout = 120.0
 

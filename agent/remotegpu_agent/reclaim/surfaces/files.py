@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tree import Tree
+from remotegpu_protocol.surfaces import Surface
 
 _MAIL: Final = (Path("/var/mail"), Path("/var/spool/mail"))
 _CORES: Final = Path("/var/lib/systemd/coredump")
@@ -40,7 +41,7 @@ class Files(BlockingStep):
 
 
 class TemporaryFiles(Files):
-    surface = "temporary files"
+    surface = Surface.TEMPORARY_FILES
     #: /run and spools also hold what programs make for their users there: screen, at, printers.
     roots = tuple(
         map(Path, ("/tmp", "/var/tmp", "/run", "/run/lock", "/var/crash", "/var/spool"))  # noqa: S108 - to clean
@@ -48,12 +49,12 @@ class TemporaryFiles(Files):
 
 
 class SharedMemory(Files):
-    surface = "shared memory"
+    surface = Surface.SHARED_MEMORY
     roots = (Path("/dev/shm"),)  # noqa: S108 - to clean
 
 
 class Mail(BlockingStep):
-    surface = "mail"
+    surface = Surface.MAIL
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
@@ -74,7 +75,7 @@ class Mail(BlockingStep):
 class CoreDumps(BlockingStep):
     """The memory of its programs, which systemd-coredump keeps as root's."""
 
-    surface = "core dumps"
+    surface = Surface.CORE_DUMPS
 
     def absence(self) -> str | None:
         return None if _CORES.is_dir() else "This host keeps no core dumps."

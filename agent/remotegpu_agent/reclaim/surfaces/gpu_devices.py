@@ -3,13 +3,14 @@
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.step import Deadline, Findings, Step
 from remotegpu_agent.reclaim.tenancy import Tenancy
+from remotegpu_protocol.surfaces import Surface
 
 
 class DevicePermissions(Step):
     """The account's name in their access control lists, whatever the host's policy says by now:
     its user id will be somebody else's."""
 
-    surface = "GPU device permissions"
+    surface = Surface.GPU_DEVICES
     timeout = 30.0
 
     def __init__(self, tenancy: Tenancy, access: GpuAccess) -> None:

@@ -15,6 +15,7 @@ from remotegpu_agent.sources.settings import (
     differences,
 )
 from remotegpu_agent.sources.source import GpuSource
+from remotegpu_protocol.surfaces import Surface
 
 _UNRECORDED: Final = "This host has no record of which GPUs the allocation had."
 
@@ -43,7 +44,7 @@ class _Tuned(Step):
 class GpuSettings(_Tuned):
     """Persistence, compute mode, power limit, application clocks and MIG."""
 
-    surface = "GPU settings"
+    surface = Surface.GPU_SETTINGS
     action = "restored"
 
     def __init__(self, tenancy: Tenancy, source: GpuSource, baseline: Baseline) -> None:
@@ -79,7 +80,7 @@ class GpuSettings(_Tuned):
 class ClockLocks(_Tuned):
     """No call reads the locks of clocks, so they are lifted once, and counted as found."""
 
-    surface = "GPU clock locks"
+    surface = Surface.GPU_CLOCK_LOCKS
     action = "lifted"
 
     def __init__(self, tenancy: Tenancy, source: GpuSource, baseline: Baseline) -> None:

@@ -6,6 +6,7 @@ from remotegpu_agent.reclaim.step import Deadline, Findings, Obstacle, Step
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_protocol.metrics import GpuMetrics
+from remotegpu_protocol.surfaces import Surface
 
 #: Bytes that the driver itself may use on a GPU that nobody uses: context of the persistence
 #: daemon, page tables, ECC's reserve where the driver counts it as used.
@@ -16,7 +17,7 @@ class Gpus(Step):
     """Processes of the account are killed before; whatever else is on the GPUs is a person's to
     judge, since it may be the host's own."""
 
-    surface = "GPU processes and memory"
+    surface = Surface.GPU_MEMORY
     action = "checked"
     timeout = 30.0
 

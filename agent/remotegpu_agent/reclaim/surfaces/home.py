@@ -7,10 +7,11 @@ from pathlib import Path
 from remotegpu_agent.mount_table import read_table
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tree import Tree, opened
+from remotegpu_protocol.surfaces import Surface
 
 
 class Home(BlockingStep):
-    surface = "home directory"
+    surface = Surface.HOME
     timeout = 1800.0
 
     def look_now(self, deadline: Deadline) -> Findings:

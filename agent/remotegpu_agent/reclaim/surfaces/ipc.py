@@ -10,6 +10,7 @@ from typing import Final
 from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tree import Tree
+from remotegpu_protocol.surfaces import Surface
 
 #: Table (proc_sysvipc(5)), and its column of ids.
 _TABLES: Final = (("shm", "shmid"), ("sem", "semid"), ("msg", "msqid"))
@@ -19,7 +20,7 @@ _MQUEUE: Final = Path("/dev/mqueue")
 
 
 class SystemVIpc(BlockingStep):
-    surface = "System V IPC"
+    surface = Surface.SYSTEM_V_IPC
 
     def absence(self) -> str | None:
         return None if _SYSVIPC.is_dir() else "This kernel has no System V IPC."
@@ -59,7 +60,7 @@ def _remove(table: str, identifier: int) -> None:
 
 
 class MessageQueues(BlockingStep):
-    surface = "POSIX message queues"
+    surface = Surface.MESSAGE_QUEUES
 
     def absence(self) -> str | None:
         if "mqueue" in Path("/proc/filesystems").read_text().split():

@@ -8,6 +8,7 @@ from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import find_tool, run_tool
+from remotegpu_protocol.surfaces import Surface
 
 #: Debian's, and that of Red Hat and SUSE, where the directory also holds Debian's others.
 _CRONTABS: Final = (Path("/var/spool/cron/crontabs"), Path("/var/spool/cron"))
@@ -26,7 +27,7 @@ _AT: Final = tuple(
 
 
 class Cron(BlockingStep):
-    surface = "cron"
+    surface = Surface.CRON
 
     def absence(self) -> str | None:
         if any(directory.is_dir() for directory in _CRONTABS):
@@ -64,7 +65,7 @@ class Cron(BlockingStep):
 
 
 class AtJobs(BlockingStep):
-    surface = "at jobs"
+    surface = Surface.AT_JOBS
 
     def absence(self) -> str | None:
         if any(directory.is_dir() for directory in _AT):

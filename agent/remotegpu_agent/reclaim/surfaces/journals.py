@@ -6,6 +6,7 @@ from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import find_tool, run_tool
+from remotegpu_protocol.surfaces import Surface
 
 #: Each with a directory for each machine id.
 _JOURNALS: Final = (Path("/var/log/journal"), Path("/run/log/journal"))
@@ -21,7 +22,7 @@ class Journals(BlockingStep):
     """The next one with the user id may read them. What journald has open is begun anew, since it
     would go on writing to a file that is removed; an empty one stays."""
 
-    surface = "journal"
+    surface = Surface.JOURNAL
 
     def absence(self) -> str | None:
         if any(directory.is_dir() for directory in _JOURNALS):

@@ -6,6 +6,7 @@ from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
 from remotegpu_agent.reclaim.tools import run_python
+from remotegpu_protocol.surfaces import Surface
 
 _USERS: Final = Path("/proc/key-users")
 #: Number of keyctl(2), for which C libraries have no function.
@@ -55,7 +56,7 @@ print(count)
 class KernelKeys(BlockingStep):
     """Kept by user id, after the last process has ended and for whoever has the id next."""
 
-    surface = "kernel keys"
+    surface = Surface.KERNEL_KEYS
 
     def absence(self) -> str | None:
         return None if _USERS.exists() else "This kernel keeps no keys."

@@ -6,12 +6,13 @@ from pathlib import Path
 from remotegpu_agent.mount_table import read_table
 from remotegpu_agent.mounting import detach
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_protocol.surfaces import Surface
 
 
 class Mounts(BlockingStep):
     """By the user id that FUSE writes into the options, which no user can choose."""
 
-    surface = "mounts"
+    surface = Surface.MOUNTS
     action = "unmounted"
 
     def look_now(self, deadline: Deadline) -> Findings:

@@ -1,10 +1,11 @@
 """Port mappings and firewall rules of the allocation."""
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_protocol.surfaces import Surface
 
 
 class Ports(BlockingStep):
-    surface = "port mappings and firewall rules"
+    surface = Surface.PORTS
 
     def absence(self) -> str | None:
         return "This agent maps no ports and writes no firewall rules, so there are none to remove."

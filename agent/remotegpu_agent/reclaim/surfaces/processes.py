@@ -12,6 +12,7 @@ from typing import Final
 from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import find_tool
+from remotegpu_protocol.surfaces import Surface
 
 _PROC: Final = Path("/proc")
 #: Where systemd puts all of a user's processes (cgroups, version 2).
@@ -25,7 +26,7 @@ _NOGROUP: Final = 65534
 class Processes(BlockingStep):
     """All whose real, effective, saved or file system user id is the allocation's."""
 
-    surface = "processes"
+    surface = Surface.PROCESSES
     action = "killed"
     timeout = 30.0
 

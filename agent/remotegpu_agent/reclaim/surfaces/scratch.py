@@ -8,6 +8,7 @@ from remotegpu_agent.reclaim.scratch_disk import HOW, ScratchDisk
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Step
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tree import Tree
+from remotegpu_protocol.surfaces import Surface
 
 #: Made by mkfs.ext4, for fsck.
 _OWN: Final = frozenset({"lost+found"})
@@ -22,7 +23,7 @@ def scratch_step(tenancy: Tenancy, disks: Sequence[ScratchDisk]) -> Step:
 class ScratchDisks(BlockingStep):
     """Nobody else had anything on them, so nothing of them is spared."""
 
-    surface = "scratch disks"
+    surface = Surface.SCRATCH_DISKS
     action = "erased"
     #: A terabyte that has to be overwritten takes an hour on a slow disk.
     timeout = 6 * 3600.0
@@ -65,7 +66,7 @@ class ScratchDisks(BlockingStep):
 class ScratchFiles(BlockingStep):
     """On a shared host others keep theirs."""
 
-    surface = "scratch disks"
+    surface = Surface.SCRATCH_DISKS
     timeout = 1800.0
 
     def __init__(self, tenancy: Tenancy, disks: Sequence[ScratchDisk]) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
+from remotegpu_protocol.surfaces import Surface
 
 _SHADOW: Final = Path("/etc/shadow")
 #: Fields of shadow(5).
@@ -18,7 +19,7 @@ _LONG_AGO: Final = "1"
 class SignIn(BlockingStep):
     """Locked and expired: sshd refuses an expired account its keys too."""
 
-    surface = "sign-in"
+    surface = Surface.SIGN_IN
     action = "locked"
 
     def look_now(self, deadline: Deadline) -> Findings:

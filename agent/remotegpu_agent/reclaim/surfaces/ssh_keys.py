@@ -7,13 +7,14 @@ from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tree import opened
+from remotegpu_protocol.surfaces import Surface
 
 #: What sshd reads in ~/.ssh (AuthorizedKeysFile, its default), and what others add beside it.
 _FILES: Final = ("authorized_keys", "authorized_keys2", "rc")
 
 
 class SshKeys(BlockingStep):
-    surface = "SSH keys"
+    surface = Surface.SSH_KEYS
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()

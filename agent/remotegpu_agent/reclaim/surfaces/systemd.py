@@ -11,6 +11,7 @@ from remotegpu_agent.reclaim.surfaces.processes import kill_at_once
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tools import run_tool
 from remotegpu_agent.reclaim.tree import Tree
+from remotegpu_protocol.surfaces import Surface
 
 _RUNNING: Final = Path("/run/systemd/system")
 _LINGER: Final = Path("/var/lib/systemd/linger")
@@ -29,7 +30,7 @@ def _systemd_runs() -> bool:
 class Lingering(BlockingStep):
     """Without it, the user's manager would begin again at the next boot."""
 
-    surface = "lingering"
+    surface = Surface.LINGERING
 
     def absence(self) -> str | None:
         return None if _LINGER.is_dir() or _systemd_runs() else "This host has no systemd-logind."
@@ -59,7 +60,7 @@ class Lingering(BlockingStep):
 class UserUnits(BlockingStep):
     """The user's manager and slice; files of units lie in the home and go with it."""
 
-    surface = "systemd user units"
+    surface = Surface.USER_UNITS
     action = "stopped"
 
     def __init__(self, tenancy: Tenancy) -> None:
@@ -102,7 +103,7 @@ class UserUnits(BlockingStep):
 
 
 class RuntimeDirectory(BlockingStep):
-    surface = "runtime directory"
+    surface = Surface.RUNTIME_DIRECTORY
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
@@ -128,7 +129,7 @@ class KnownUser(BlockingStep):
     """Logind keeps a user for some seconds after the last session (UserStopDelaySec), and would
     take whoever gets the user id next for that one."""
 
-    surface = "user of logind"
+    surface = Surface.LOGIND_USER
     action = "forgotten"
 
     def absence(self) -> str | None:
