@@ -1,6 +1,9 @@
 """The program `remotegpu-agent`."""
 
 import asyncio
+import difflib
+import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -30,6 +33,10 @@ app = typer.Typer(
 
 #: What programs commonly take for "read it from there".
 _STANDARD_INPUT: Final = "-"
+
+_PREFIX: Final = "REMOTEGPU_AGENT_"
+#: A setting of the control plane, which may share an environment with an agent.
+_OTHERS: Final = frozenset({"REMOTEGPU_AGENT_URLS"})
 
 StateDir = Annotated[
     Path | None,
@@ -135,6 +142,7 @@ def enroll(
     """
     from remotegpu_agent.enroll import enroll_host
 
+    _check_proxy(proxy)
     if token == _STANDARD_INPUT:
         token = sys.stdin.readline()
     if token is None:
@@ -233,6 +241,9 @@ def run(
         raise SettingError(f"Expected a --log-level of {', '.join(LEVELS)}; got {log_level!r}.")
     if log_format not in {"console", "json"}:
         raise SettingError(f"Expected a --log-format of console or json; got {log_format!r}.")
+    if not math.isfinite(driver_retry):
+        raise SettingError(f"Expected a number of seconds as --driver-retry; got {driver_retry}.")
+    _check_proxy(proxy)
     become_daemon(
         RunSettings(
             state_directory=str(_directory(state_dir).path),
@@ -271,9 +282,40 @@ def _directory(chosen: Path | None) -> StateDirectory:
     return StateDirectory(chosen or default_state_directory())
 
 
+def _check_proxy(proxy: str | None) -> None:
+    from websockets.exceptions import InvalidProxy
+    from websockets.proxy import parse_proxy
+
+    if proxy is not None and proxy != "auto":
+        try:
+            parse_proxy(proxy)
+        except (InvalidProxy, ValueError):
+            # The reason that they give may repeat a password.
+            raise SettingError(
+                "The proxy cannot be used. Expected auto, or an address like "
+                "http://proxy.example.org:3128, in --proxy or REMOTEGPU_AGENT_PROXY."
+            ) from None
+
+
+def _check_variables() -> None:
+    """Raises SettingError for a variable that looks like one of ours and is none."""
+    program = typer.main.get_command(app)
+    commands = getattr(program, "commands", {}).values()
+    known = {str(option.envvar) for command in commands for option in command.params}
+    for name, value in sorted(os.environ.items()):
+        if value and name.startswith(_PREFIX) and name not in known | _OTHERS:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"write {close[0]}, or " if close else ""
+            raise SettingError(
+                f"There is no setting {name}: {meant}remove it from the environment. `--help` of each "
+                "command lists them."
+            )
+
+
 def main() -> NoReturn:
     """Run the program; what a user can cause ends in one line, not in a traceback."""
     try:
+        _check_variables()
         app()
     except (AgentError, ProtocolError) as error:
         fail(error)

@@ -1,37 +1,32 @@
 """Who sent a request: its credential, its address, and whether a browser sent it from here."""
 
-import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from remotegpu_api.forwarding import caller_behind
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import Unauthenticated
+from remotegpu_core.networks import UNKNOWN, contains
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_core.settings import Settings
+from remotegpu_protocol.addresses import parse_address
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.origin import normalise_origin
 
 COOKIE: Final = "remotegpu_session"
 
 
-def source_address(connection: HTTPConnection, settings: Settings) -> str | None:
-    """The caller's address; X-Forwarded-For counts only when a trusted proxy set it."""
-    peer = connection.client.host if connection.client else None
-    if peer is None or peer not in settings.trusted_proxies:
-        return peer
-    # From the right: what our proxies added; the first address that is none of theirs called.
-    # Some proxies add a line of their own below what the caller sent.
-    forwarded = ",".join(connection.headers.getlist("x-forwarded-for"))
-    for part in reversed([piece.strip() for piece in forwarded.split(",")]):
-        try:
-            address = str(ipaddress.ip_address(part))
-        except ValueError:
-            break
-        if address not in settings.trusted_proxies:
-            return address
-    return peer
+def source_address(connection: HTTPConnection, settings: Settings) -> str:
+    """The caller's address in its one spelling, or UNKNOWN.
+
+    What proxies say of it counts only when the connection comes from a trusted one.
+    """
+    peer = parse_address(connection.client.host) if connection.client else None
+    if peer is not None and contains(settings.trusted_proxies, peer):
+        peer = caller_behind(peer, connection.headers, settings.trusted_proxies)
+    return UNKNOWN if peer is None else str(peer)
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:

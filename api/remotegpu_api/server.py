@@ -21,6 +21,7 @@ from remotegpu_api.websocket_protocol import WebsocketProtocol
 from remotegpu_core.control_plane import ControlPlane, control_plane
 from remotegpu_core.database.connection import prepare_directory
 from remotegpu_core.errors import Conflict, InvalidInput
+from remotegpu_core.s3.credentials import check_keys
 from remotegpu_core.settings import Settings
 
 log = structlog.get_logger()
@@ -108,6 +109,7 @@ async def running(
 ) -> AsyncIterator[tuple["BoundServer", ControlPlane]]:
     """A server that is ready to `serve`; its parts end when the block does."""
     check_tls(settings)
+    check_keys(settings.s3_credentials)
     listener = bind(settings.host, settings.port)
     try:
         with single_server(settings):

@@ -6,8 +6,6 @@ to within that time; nobody ever waits for Redis, and without it every process g
 """
 
 import asyncio
-import contextlib
-import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -22,6 +20,7 @@ from redis.exceptions import RedisError
 from remotegpu_core.actor import Actor, ActorKind
 from remotegpu_core.bus.keys import rate_key
 from remotegpu_core.errors import RateLimited
+from remotegpu_core.networks import caller_network
 from remotegpu_core.settings import Settings
 from remotegpu_core.tasks import end, keep_running
 
@@ -207,13 +206,7 @@ class Rates:
 def _name(actor: Actor) -> str:
     if actor.user_id is not None:
         return f"user:{actor.user_id}"
-    with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(actor.source_address or "")
-        if isinstance(address, ipaddress.IPv6Address):
-            # Whoever has one address of a network of 64 bits has all of them.
-            network = ipaddress.ip_network((address, 64), strict=False)
-            return f"address:{network.network_address}"
-    return f"address:{actor.source_address}"
+    return f"address:{caller_network(actor.source_address)}"
 
 
 def _wait(now: int, last: int, room: int, passed: float) -> int:

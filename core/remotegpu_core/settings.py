@@ -1,9 +1,9 @@
 """Settings of the control plane: REMOTEGPU_* environment variables over a TOML file."""
 
+import difflib
 import os
 import re
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +17,8 @@ from pydantic_settings import (
 )
 
 from remotegpu_core.errors import InvalidInput
+from remotegpu_core.networks import IPNetwork, parse_networks
+from remotegpu_core.passwords import check_password_rules
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import shorten
 from remotegpu_protocol.origin import normalise_origin
@@ -24,6 +26,9 @@ from remotegpu_protocol.origin import normalise_origin
 #: Names the TOML file that the environment overrides.
 CONFIG_VARIABLE = "REMOTEGPU_CONFIG"
 
+_PREFIX = "REMOTEGPU_"
+#: What other programs read: the agent, and the one that starts the control plane.
+_OTHERS = re.compile(r"REMOTEGPU_(?:AGENT_\w+|ENROLL_TOKEN|CONFIG)")
 _SOURCE = re.compile(r"s3://[a-z0-9]|[A-Za-z0-9][A-Za-z0-9.-]*:/(?!/)")
 _TOKEN = re.compile(r"[!-~]{16,}")
 
@@ -31,7 +36,9 @@ _TOKEN = re.compile(r"[!-~]{16,}")
 class Settings(BaseSettings):
     """Everything that an operator can set. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="REMOTEGPU_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -60,10 +67,13 @@ class Settings(BaseSettings):
         None, description="PEM file with the certificate chain; plain HTTP without."
     )
     tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
-    session_lifetime: int = Field(7 * 24 * 3600, ge=60, description="Of a sign-in.")
+    session_lifetime: int = Field(
+        7 * 24 * 3600, ge=60, le=366 * 24 * 3600, description="Of a sign-in."
+    )
     enrollment_lifetime: int = Field(600, ge=1, le=86400, description="Of an enrolment token.")
-    trusted_proxies: Annotated[list[str], NoDecode] = Field(
-        [], description="Addresses whose X-Forwarded-For is believed, separated by commas."
+    trusted_proxies: Annotated[list[IPNetwork], NoDecode] = Field(
+        [],
+        description="Networks whose X-Forwarded-For or Forwarded is believed, separated by commas.",
     )
     max_agents: int = Field(10_000, ge=1, description="Agents that one process serves.")
     max_agents_per_address: int = Field(
@@ -98,7 +108,9 @@ class Settings(BaseSettings):
     frame_path: bool = Field(
         True, description="Write live events to the transport itself where that is safe."
     )
-    audit_retention_days: int = Field(400, ge=1, description="Age at which audit events go.")
+    audit_retention_days: int = Field(
+        400, ge=1, le=36_500, description="Age at which audit events go."
+    )
     max_allocation_days: int = Field(
         366, ge=1, le=3660, description="How long an allocation may be, and how far ahead begin."
     )
@@ -108,13 +120,22 @@ class Settings(BaseSettings):
         "commas.",
     )
     quota_gpus: int | None = Field(
-        8, ge=0, description="GPUs that a user may have at a time; an admin may set another quota."
+        8,
+        ge=0,
+        le=1_000_000,
+        description="GPUs that a user may have at a time; an admin may set another quota.",
     )
     quota_allocations: int | None = Field(
-        4, ge=0, description="Allocations that a user may have at a time, reservations included."
+        4,
+        ge=0,
+        le=1_000_000,
+        description="Allocations that a user may have at a time, reservations included.",
     )
     quota_gpu_hours: int | None = Field(
-        None, ge=0, description="GPU-hours that a user may book in a calendar month; any without."
+        None,
+        ge=0,
+        le=1_000_000_000,
+        description="GPU-hours that a user may book in a calendar month; any without.",
     )
     s3_credentials: Path | None = Field(
         None,
@@ -131,13 +152,13 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token that lets Prometheus read /metrics."
     )
-    metrics_allow: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+    metrics_allow: Annotated[list[IPNetwork], NoDecode] = Field(
         [], description="Networks that may read /metrics without the token, separated by commas."
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
-    @field_validator("agent_urls", "trusted_proxies", "dataset_sources", mode="before")
+    @field_validator("agent_urls", "dataset_sources", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -175,17 +196,33 @@ class Settings(BaseSettings):
             normalise_origin(url)
         return value
 
-    @field_validator("metrics_allow", mode="before")
+    @field_validator("trusted_proxies", "metrics_allow", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         parts = cls._split(value)
-        if not isinstance(parts, list):
-            return parts
-        try:
-            return [ip_network(part) for part in parts]
-        except ValueError as error:
-            # Ours say which part and why, where a union of two types would say everything twice.
-            raise ValueError(f"{error}; expected networks such as 10.1.0.0/16 or ::1") from None
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError("expected a list of networks such as 10.1.0.0/16 or ::1")
+        return [network for part in parts for network in parse_networks(part)]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _of_proxies(cls, value: list[IPNetwork]) -> list[IPNetwork]:
+        if any(network.prefixlen == 0 for network in value):
+            raise ValueError(
+                "the whole internet cannot be trusted, since every caller could then invent its "
+                "address: name the networks that the proxies are in"
+            )
+        return value
+
+    @field_validator("admin_password")
+    @classmethod
+    def _good_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                check_password_rules(value.get_secret_value(), username="admin")
+            except InvalidInput as error:
+                raise ValueError(error.message) from None
+        return value
 
     @field_validator("metrics_token")
     @classmethod
@@ -240,12 +277,14 @@ def load_settings(**overrides: object) -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     if path and not Path(path).is_file():
         raise InvalidInput(f"{CONFIG_VARIABLE} names {path}, which is no file.")
+    _refuse_unknown_variables()
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
         _ = settings.agent_origins
     except ValidationError as error:
         problems = "; ".join(
-            f"REMOTEGPU_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"{_PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: "
+            + (_unknown(str(item["loc"][0])) if item["type"] == "extra_forbidden" else item["msg"])
             for item in error.errors(include_input=False, include_url=False)
         )
         raise InvalidInput(f"The settings do not hold: {problems}.") from None
@@ -260,3 +299,25 @@ def load_settings(**overrides: object) -> Settings:
         # TOML that cannot be read.
         raise InvalidInput(f"{CONFIG_VARIABLE} ({path}) is not valid TOML: {error}.") from None
     return settings
+
+
+def _refuse_unknown_variables() -> None:
+    """Raises InvalidInput for a variable that looks like a setting and is none."""
+    known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields}
+    names = (name.upper() for name, value in os.environ.items() if value)
+    unknown = sorted(
+        name
+        for name in names
+        if name.startswith(_PREFIX) and name not in known and not _OTHERS.fullmatch(name)
+    )
+    if unknown:
+        problems = "; ".join(
+            f"{name}: {_unknown(name.removeprefix(_PREFIX).lower())}" for name in unknown
+        )
+        raise InvalidInput(f"The settings do not hold: {problems}.")
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    meant = f"write {_PREFIX}{close[0].upper()}, or " if close else ""
+    return f"there is no such setting: {meant}remove it. docs/operations.md lists all of them"

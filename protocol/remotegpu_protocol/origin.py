@@ -14,6 +14,8 @@ _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _USER_INFO: Final = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _MAX_HOST: Final = 253
+#: Where agents connect to, besides the root.
+_PATHS: Final = frozenset({"", "/", "/agent"})
 
 
 def normalise_origin(url: str) -> str:
@@ -23,7 +25,8 @@ def normalise_origin(url: str) -> str:
     are one origin. A final dot of the host goes; IP addresses take their canonical spelling.
 
     Raises:
-        InvalidValue: not an http, https, ws or wss URL with a host, or it holds credentials.
+        InvalidValue: not an http, https, ws or wss URL with a host, or it holds credentials, or a
+            path below which no control plane is served.
     """
     try:
         parts = urlsplit(url.strip())
@@ -40,6 +43,13 @@ def normalise_origin(url: str) -> str:
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidValue("The address of a control plane holds no user name or password.")
+    if parts.path not in _PATHS or parts.query or parts.fragment:
+        # The path would be dropped without a word, and requests would go to another server's pages.
+        raise InvalidValue(
+            f"A control plane is served at the root of its host, not below a path; got "
+            f"{_shown(url)!r}. Give it a host name or a port of its own, and leave out what "
+            "follows the host."
+        )
     host = _host(parts.hostname.lower(), bracketed="[" in parts.netloc)
     suffix = "" if port is None or port == _DEFAULT_PORTS[scheme] else f":{port}"
     return f"{scheme}://{host}{suffix}"

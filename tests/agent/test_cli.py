@@ -204,6 +204,37 @@ async def test_what_a_user_can_get_wrong_is_one_line(
     assert (await call("run", *state, "--gpu-source", "abacus")).code == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("STATE_DIR", "/dev/null/x", "/dev/null/x"),
+        ("SERVER", "gpu.example.org", "gpu.example.org"),
+        ("SERVER", "https://gpu.example.org/below", "https://gpu.example.org/below"),
+        ("CA_FILE", "/nowhere.pem", "/nowhere.pem"),
+        ("GPU_SOURCE", "abacus", "REMOTEGPU_AGENT_GPU_SOURCE"),
+        ("SIMULATED_GPUS", "-1", "--simulated-gpus"),
+        ("SIMULATED_SEED", "x", "--simulated-seed"),
+        ("DRIVER_RETRY", "nan", "--driver-retry"),
+        ("PROXY", "nonsense", "REMOTEGPU_AGENT_PROXY"),
+        ("LOG_LEVEL", "loud", "--log-level"),
+        ("LOG_FORMAT", "xml", "--log-format"),
+        ("SERVR", "https://gpu.example.org", "write REMOTEGPU_AGENT_SERVER"),
+    ],
+)
+async def test_no_setting_is_ignored(tmp_path: Path, name: str, value: str, said: str) -> None:
+    given = {
+        "REMOTEGPU_AGENT_STATE_DIR": str(tmp_path / "state"),
+        "REMOTEGPU_AGENT_SERVER": "https://127.0.0.1:1",
+        "REMOTEGPU_ENROLL_TOKEN": TOKEN,
+        f"REMOTEGPU_AGENT_{name}": value,
+    }
+    command = "enroll" if name in {"STATE_DIR", "SERVER", "CA_FILE", "SERVR"} else "run"
+    refused = await call(command, environment=given)
+    assert refused.code != 0
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+
+
 async def test_a_state_directory_that_cannot_be_used_is_one_line(
     plane: ControlPlane, tmp_path: Path
 ) -> None:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 
-from remotegpu_api.callers import COOKIE
+from remotegpu_api.callers import COOKIE, source_address
+from remotegpu_core.networks import UNKNOWN
+from remotegpu_core.settings import load_settings
 from tests.api.documents import AUDIT, SIGN_IN, VIEWER
 from tests.api.plane import ADMIN, Backend, Server, serving
 from tests.api.viewer import Viewer, dialled, viewing
@@ -124,36 +127,106 @@ async def test_forwarded_addresses_are_not_believed_from_anybody(server: Server)
     assert await _audited_address(server, X_Forwarded_For="203.0.113.7") == "127.0.0.1"
 
 
-FORWARDED = [
-    ("203.0.113.7", "203.0.113.7"),
+Header = list[tuple[str, str]]
+
+
+def xff(*lines: str) -> Header:
+    return [("X-Forwarded-For", line) for line in lines]
+
+
+def forwarded(*lines: str) -> Header:
+    return [("Forwarded", line) for line in lines]
+
+
+#: What a proxy at 127.0.0.1 passes on, and whose address it tells.
+FORWARDED: list[tuple[Header, str]] = [
+    (xff("203.0.113.7"), "203.0.113.7"),
     # What the caller made up stands on the left, what proxies saw on the right.
-    ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
-    ("198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
-    ("2001:DB8::1", "2001:db8::1"),
-    ("unknown, 10.0.0.2", "127.0.0.1"),
-    ("203.0.113.7:4711", "127.0.0.1"),
-    ("", "127.0.0.1"),
+    (xff("198.51.100.1, 203.0.113.7"), "203.0.113.7"),
+    (xff("198.51.100.1, 203.0.113.7, 10.0.0.2"), "203.0.113.7"),
+    (xff("198.51.100.1, 203.0.113.7, 10.1.2.3:80, [::ffff:10.9.9.9]:1"), "203.0.113.7"),
+    # Some proxies add a line of their own below what the caller sent.
+    (xff("198.51.100.66", "203.0.113.7"), "203.0.113.7"),
+    (xff("2001:DB8::1"), "2001:db8::1"),
+    # With a port, in brackets, mapped into IPv6: the same caller.
+    (xff("203.0.113.9:51234"), "203.0.113.9"),
+    (xff("[2001:db8::9]"), "2001:db8::9"),
+    (xff("[2001:db8::9]:51234"), "2001:db8::9"),
+    (xff("::ffff:203.0.113.9"), "203.0.113.9"),
+    (xff('"203.0.113.9"'), "203.0.113.9"),
+    (forwarded("for=203.0.113.9"), "203.0.113.9"),
+    (forwarded('For="203.0.113.9:51234";proto=https;by=10.0.0.2'), "203.0.113.9"),
+    (forwarded('proto=http; for="[2001:DB8::9]:_x"'), "2001:db8::9"),
+    (forwarded("for=127.0.0.1, for=203.0.113.9;by=x, for=10.0.0.2"), "203.0.113.9"),
+    (forwarded('for=127.0.0.1;by="', "for=203.0.113.9"), "203.0.113.9"),
+    (xff("203.0.113.9") + forwarded("for=203.0.113.9;proto=https"), "203.0.113.9"),
+    # Only proxies: the first of them asks.
+    (xff("10.0.0.3, 10.0.0.2"), "10.0.0.3"),
+    ([], "127.0.0.1"),
+    # What cannot be read is nobody's address, least of all the proxy's.
+    *(
+        (headers, UNKNOWN)
+        for headers in (
+            *(xff(""), xff("unknown, 10.0.0.2"), xff("nonsense"), xff("203.0.113.9:port")),
+            *(xff("203.0.113.9:"), xff("[2001:db8::9"), xff("[2001:db8::9]x"), xff("010.0.0.7")),
+            *(xff("203.0.113.7,"), xff("0.0.0.1:x"), xff("224.0.0.1"), xff("gpu.example")),
+            *(forwarded("for=unknown"), forwarded("for=_hidden"), forwarded("proto=https")),
+            *(forwarded(""), forwarded('for="203.0.113.9'), forwarded("203.0.113.9")),
+            *(forwarded("for=203.0.113.9", "for=127.0.0.1 x"), forwarded("for=203.0.113.9,")),
+            # Two headers that disagree: one of them may be the caller's invention.
+            (xff("203.0.113.9") + forwarded("for=127.0.0.1")),
+            (xff("127.0.0.1") + forwarded("for=203.0.113.9")),
+            [("X-Real-IP", "203.0.113.9")],
+            [("X-Forwarded-Proto", "https")],
+        )
+    ),
+    # Loopback of another host than this one.
+    (xff("127.0.0.1, 10.0.0.2"), UNKNOWN),
 ]
 
 
 async def test_forwarded_addresses_are_believed_from_trusted_proxies(
     embedded: Backend, tmp_path: Path
 ) -> None:
+    settings = load_settings(trusted_proxies="localhost, 10.0.0.0/8")
+    for headers, believed in FORWARDED:
+        assert source_address(_request("127.0.0.1", headers), settings) == believed, headers
     async with serving(
-        embedded, tmp_path / "state", trusted_proxies=["127.0.0.1", "10.0.0.2"]
+        embedded, tmp_path / "state", trusted_proxies="::ffff:127.0.0.0/104"
     ) as server:
-        for forwarded, believed in FORWARDED:
-            assert await _audited_address(server, X_Forwarded_For=forwarded) == believed, forwarded
+        assert await _audited_address(server, X_Forwarded_For="[2001:db8::9]:1") == "2001:db8::9"
+        assert await _audited_address(server, X_Forwarded_For="x") == UNKNOWN
 
 
-async def test_a_proxy_may_add_a_header_line_of_its_own(embedded: Backend, tmp_path: Path) -> None:
-    async with serving(embedded, tmp_path / "state", trusted_proxies=["127.0.0.1"]) as server:
-        await server.http.post(
-            "/graphql",
-            json={"query": SIGN_IN, "variables": {"username": "nobody", "password": "x"}},
-            headers=[("X-Forwarded-For", "198.51.100.66"), ("X-Forwarded-For", "203.0.113.7")],
-        )
-        assert await _newest_denied(server) == "203.0.113.7"
+@pytest.mark.parametrize("peer", ["203.0.113.1", "::ffff:203.0.113.1", "2001:DB8::1"])
+def test_a_peer_that_is_no_proxy_speaks_for_itself(peer: str) -> None:
+    settings = load_settings(trusted_proxies="localhost, 10.0.0.0/8")
+    found = source_address(_request(peer, xff("127.0.0.1")), settings)
+    assert found == peer.removeprefix("::ffff:").lower()
+
+
+def test_a_peer_without_an_address_is_unknown() -> None:
+    assert source_address(_request(None, xff("127.0.0.1")), load_settings()) == UNKNOWN
+
+
+def _request(peer: str | None, headers: Header) -> HTTPConnection:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    return HTTPConnection({"type": "http", "client": peer and (peer, 1), "headers": raw})
+
+
+async def test_what_comes_from_unknown_addresses_locks_nobody_else_out(
+    embedded: Backend, tmp_path: Path
+) -> None:
+    async with serving(embedded, tmp_path / "state", trusted_proxies="127.0.0.1") as server:
+        guess = {"username": ADMIN, "password": "wrong"}
+        codes = []
+        for _ in range(6):
+            refused = await server.http.post(
+                "/sign-in", json=guess, headers={"X-Forwarded-For": "nonsense"}
+            )
+            codes.append(refused.json()["error"]["code"])
+        assert codes == ["INVALID_CREDENTIALS"] * 5 + ["LOCKED_OUT"]
+        await server.sign_in()
 
 
 async def test_a_socket_has_an_address_too(embedded: Backend, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_lists_are_separated_by_commas_or_written_in_toml(
     config_file.write_text('trusted_proxies = ["192.0.2.1", "192.0.2.2"]\n')
     monkeypatch.setenv("REMOTEGPU_AGENT_URLS", " https://a.example , ,https://b.example")
     settings = load_settings()
-    assert settings.trusted_proxies == ["192.0.2.1", "192.0.2.2"]
+    assert settings.trusted_proxies == [ip_network("192.0.2.1"), ip_network("192.0.2.2")]
     assert settings.agent_urls == ["https://a.example", "https://b.example"]
 
 

@@ -10,7 +10,7 @@ from remotegpu_protocol.origin import agent_url, is_loopback, normalise_origin
     ("url", "origin"),
     [
         ("https://gpu.example.org", "https://gpu.example.org"),
-        ("wss://GPU.Example.org:443/agent?x=1#y", "https://gpu.example.org"),
+        ("wss://GPU.Example.org:443/agent", "https://gpu.example.org"),
         ("HTTPS://gpu.example.org/", "https://gpu.example.org"),
         ("  https://gpu.example.org\n", "https://gpu.example.org"),
         ("https://gpu.example.org.", "https://gpu.example.org"),
@@ -78,6 +78,10 @@ def test_one_spelling(url: str, origin: str) -> None:
         "https://[v1.x]",
         "https://[gpu.example]",
         "https://2001:db8::1",
+        "https://gpu.example/remotegpu",
+        "https://gpu.example//",
+        "https://gpu.example/?x=1",
+        "https://gpu.example#y",
     ],
 )
 def test_what_is_no_address(url: str) -> None:

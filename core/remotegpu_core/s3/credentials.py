@@ -24,13 +24,20 @@ def find_key(path: Path | None, endpoint: str | None, bucket: str) -> BucketKey 
     Raises:
         Unavailable: the file cannot be read, others can read it too, or it is not what it should be.
     """
-    if path is None:
-        return None
+    return None if path is None else bucket_keys.find_key(_keys(path), endpoint, bucket)
+
+
+def check_keys(path: Path | None) -> None:
+    """Read the file before anything needs it; raises Unavailable as `find_key`."""
+    if path is not None:
+        _keys(path)
+
+
+def _keys(path: Path) -> list[BucketKey]:
     try:
-        keys = read_keys(_read(path))
+        return read_keys(_read(path))
     except InvalidValue as error:
         raise _unusable(error.message) from None
-    return bucket_keys.find_key(keys, endpoint, bucket)
 
 
 def _read(path: Path) -> bytes:
