@@ -7,16 +7,17 @@ from typing import Final
 
 from msgspec import structs
 
+from remotegpu_agent.commands.policy import LocalPolicy
 from remotegpu_agent.host import read_host
 from remotegpu_agent.sources.source import DriverReport, GpuSource
-from remotegpu_agent.ssh_server import SshServerReader
+from remotegpu_agent.ssh.server import SshServerReader
 from remotegpu_protocol.inventory import (
     GpuInventory,
     GpuIsolation,
     HostInventory,
     Inventory,
-    Policy,
 )
+from remotegpu_protocol.kinds import ACCOUNT_KEYS
 
 #: Seconds between two looks at whether something changed.
 CHECK_INTERVAL: Final = 30.0
@@ -27,7 +28,7 @@ _PAUSE: Final = 1.0
 #: Turns the host as it is into the host as it is shown (simulated hosts differ).
 Presented = Callable[[HostInventory], HostInventory]
 #: Tells what the host's own policy allows.
-PolicyReader = Callable[[], Awaitable[Policy | None]]
+PolicyReader = Callable[[], Awaitable[LocalPolicy]]
 
 #: Tells how the host keeps GPUs apart.
 IsolationReader = Callable[[], Awaitable[GpuIsolation]]
@@ -76,12 +77,19 @@ class InventoryReporter:
     ) -> tuple[HostInventory, list[GpuInventory]]:
         report = await self._source.inventory()
         host = read_host(dialled_from=dialled_from)
+        policy = await self._policy()
         if self._presented is not None:
             host = self._presented(host)
         else:
-            # On a thread: sshd is asked when its configuration changed.
-            host = structs.replace(host, ssh=await asyncio.to_thread(self._ssh.read))
-        host = structs.replace(host, policy=await self._policy())
+            makes_accounts = ACCOUNT_KEYS.name in policy.commands
+            # On a thread: sshd is asked how it is configured.
+            ssh = await asyncio.to_thread(
+                self._ssh.read,
+                dialled_from,
+                login_shell=policy.account_shell if makes_accounts else None,
+            )
+            host = structs.replace(host, ssh=ssh)
+        host = structs.replace(host, policy=policy.as_reported())
         if self._isolation is not None:
             host = structs.replace(host, gpu_isolation=await self._isolation())
         return _with_driver(host, report), report.gpus

@@ -5,6 +5,10 @@ from typing import Final
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: What a server listens on that listens on all addresses of its host.
+ANY_IPV4: Final = str(ipaddress.IPv4Address(0))
+ANY_IPV6: Final = str(ipaddress.IPv6Address(0))
+
 #: Interfaces that container engines, hypervisors, orchestrators and network cards make for
 #: themselves, with the same addresses on every host.
 _INTERNAL: Final = (

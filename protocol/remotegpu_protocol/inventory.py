@@ -13,6 +13,8 @@ from remotegpu_protocol.limits import (
     MAX_GPUS,
     MAX_HOST_KEYS,
     MAX_MIG_DEVICES,
+    MAX_SSH_ACCOUNTS,
+    MAX_SSH_LISTENERS,
 )
 from remotegpu_protocol.values import (
     ByteCount,
@@ -130,9 +132,29 @@ class HostKey(Struct, frozen=True, omit_defaults=True):
     fingerprint: Identifier
 
 
+class SshListener(Struct, frozen=True, omit_defaults=True):
+    """Where sshd takes connections; `0.0.0.0` and `::` are all addresses of the host."""
+
+    address: Text
+    port: Port
+
+
+class AccountSignIn(Struct, frozen=True, omit_defaults=True):
+    """`refusal`: why sshd does not let this account in; None where it does."""
+
+    account: Identifier
+    refusal: LongText | None = None
+
+
 class SshServer(Struct, frozen=True, omit_defaults=True):
+    """`refusal`: why sshd would not let the account of an allocation in; None where nothing is known
+    to keep it out. `accounts`: those that are on the host and differ from that."""
+
     port: Port = 22
     host_keys: Annotated[list[HostKey], Meta(max_length=MAX_HOST_KEYS)] = []
+    listeners: Annotated[list[SshListener], Meta(max_length=MAX_SSH_LISTENERS)] = []
+    refusal: LongText | None = None
+    accounts: Annotated[list[AccountSignIn], Meta(max_length=MAX_SSH_ACCOUNTS)] = []
 
 
 class HostInventory(Struct, frozen=True, omit_defaults=True):

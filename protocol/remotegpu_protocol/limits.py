@@ -12,14 +12,16 @@ SUPPORTED_VERSIONS: Final[tuple[int, ...]] = (1,)
 #: 64 processes each is about 70 kB.
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 
-#: GPUs, MIG devices a GPU, processes a GPU, addresses, disks and SSH host keys of a host, labels of a
-#: machine.
+#: GPUs, MIG devices a GPU, processes a GPU, addresses, disks, SSH host keys, places where sshd listens
+#: and accounts with a sign-in of their own of a host, labels of a machine.
 MAX_GPUS: Final = 64
 MAX_MIG_DEVICES: Final = 16
 MAX_PROCESSES_PER_GPU: Final = 128
 MAX_ADDRESSES: Final = 64
 MAX_DISKS: Final = 128
 MAX_HOST_KEYS: Final = 8
+MAX_SSH_LISTENERS: Final = 16
+MAX_SSH_ACCOUNTS: Final = 64
 MAX_LABELS: Final = 64
 
 #: Bytes of a command's arguments and of its result, and places that a cleaning looks at.

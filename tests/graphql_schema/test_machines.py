@@ -12,7 +12,14 @@ from remotegpu_core.models import Machine, User
 from remotegpu_core.services.presence import disconnect
 from remotegpu_core.states import Health, Lifecycle
 from remotegpu_graphql.scalars import format_time
-from remotegpu_protocol.inventory import GpuIsolation, HostInventory, Inventory, IsolationKind
+from remotegpu_protocol.inventory import (
+    GpuIsolation,
+    HostInventory,
+    HostKey,
+    Inventory,
+    IsolationKind,
+    SshServer,
+)
 from tests.core.services.allocations.hosts import POLICY
 from tests.graphql_schema.asking import ask, codes, data_of
 from tests.graphql_schema.hosts import Host, enrolled_host, inventory, make_host
@@ -403,3 +410,22 @@ async def test_enum_that_is_none(plane: ControlPlane) -> None:
         plane, await as_admin(), "{ machines(filter: {presence: [SLEEPING]}) { totalCount } }"
     )
     assert codes(body) == ["GRAPHQL_VALIDATION_FAILED"]
+
+
+async def test_its_ssh_server(plane: ControlPlane) -> None:
+    host = await make_host(plane, policy=POLICY)
+    query = (
+        "query Q($id: ID!) "
+        "{ machine(id: $id) { sshServer { port hostKeys { algorithm fingerprint } refusal } } }"
+    )
+    shown = (await data_of(plane, await as_admin(), query, {"id": host.id}))["machine"]
+    assert shown["sshServer"] is None
+    told = inventory(host.machine.name, policy=POLICY)
+    server = SshServer(2200, [HostKey("ssh-ed25519", "SHA256:abc")], refusal="Nothing listens.")
+    await host.report(structs.replace(told, host=structs.replace(told.host, ssh=server)))
+    shown = (await data_of(plane, await as_admin(), query, {"id": host.id}))["machine"]
+    assert shown["sshServer"] == {
+        "port": 2200,
+        "hostKeys": [{"algorithm": "ssh-ed25519", "fingerprint": "SHA256:abc"}],
+        "refusal": "Nothing listens.",
+    }

@@ -86,7 +86,7 @@ class Accounts:
         found = _find(name)
         if found is None:
             raise CommandFailed("NO_SUCH_ACCOUNT", f"This host has no account {name}.")
-        if found.pw_uid not in self._uids or not _is_made(found):
+        if found.pw_uid not in self._uids or not is_made(found):
             raise CommandFailed(
                 "ACCOUNT_TAKEN",
                 f"The account {name} (user {found.pw_uid}) was not made by an agent. Look at it, "
@@ -138,7 +138,7 @@ def _is_free(uid: int) -> bool:
 def find_made(name: str) -> pwd.struct_passwd | None:
     """The account as the host knows it; None where there is none, or no agent made it."""
     found = _find(name)
-    return found if found is not None and _is_made(found) else None
+    return found if found is not None and is_made(found) else None
 
 
 def find_account(name: str, uid: int) -> pwd.struct_passwd | None:
@@ -152,7 +152,8 @@ def is_there(name: str) -> bool:
     return _find(name) is not None or os.path.lexists(HOMES / name)
 
 
-def _is_made(account: pwd.struct_passwd) -> bool:
+def is_made(account: pwd.struct_passwd) -> bool:
+    """Whether an agent made the account."""
     # The rooms and numbers behind it are the user's to write, with chfn(1).
     return account.pw_gecos.split(",")[0] == _COMMENT
 

@@ -15,7 +15,7 @@ from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.journal import Journal
 from remotegpu_agent.commands.moments import Witness, nobody
 from remotegpu_agent.commands.outbox import Outbox
-from remotegpu_agent.commands.policy import PolicySource
+from remotegpu_agent.commands.policy import LocalPolicy, PolicySource
 from remotegpu_agent.commands.records import CancelReceipt, Counts, Receipt, Record, RecordState
 from remotegpu_agent.commands.runner import Runner
 from remotegpu_agent.datasets.keeper import DatasetKeeper
@@ -25,7 +25,6 @@ from remotegpu_agent.link import Link, wall_clock
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import CommandStatus
 from remotegpu_protocol.commands import Cancel, Command, EventAck
-from remotegpu_protocol.inventory import Policy
 from remotegpu_protocol.limits import COMMAND_WINDOW, EVENT_RETRY
 
 _log = structlog.get_logger("remotegpu_agent")
@@ -104,9 +103,9 @@ class CommandDesk:
             return None
         return office.journal.journal_id, office.journal.last_sequence
 
-    async def policy(self) -> Policy | None:
+    async def policy(self) -> LocalPolicy:
         """For the inventory."""
-        return (await self._disk(self._policy.read)).as_reported()
+        return await self._disk(self._policy.read)
 
     async def summary(self) -> CommandStatus:
         """For the status."""

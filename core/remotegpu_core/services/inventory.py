@@ -19,7 +19,14 @@ from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
-from remotegpu_protocol.inventory import DriverState, GpuHealth, GpuInventory, Inventory
+from remotegpu_protocol.inventory import (
+    DriverState,
+    GpuHealth,
+    GpuInventory,
+    HostInventory,
+    Inventory,
+)
+from remotegpu_protocol.kinds import ACCOUNT_KEYS
 
 #: How often somebody else's hardware may come in between before it is an error.
 _ATTEMPTS = 3
@@ -154,6 +161,7 @@ def _health(inventory: Inventory, problems: Sequence[str]) -> tuple[Health, list
     why = list(problems)
     if inventory.host.driver_state is DriverState.FAILED:
         why.append(inventory.host.driver_message or "The NVIDIA driver does not work.")
+    why += _sign_in(inventory.host)
     states = [gpu.health for gpu in inventory.gpus]
     why += [
         f"GPU {gpu.index}: {gpu.health_reason or gpu.health.lower()}"
@@ -163,3 +171,11 @@ def _health(inventory: Inventory, problems: Sequence[str]) -> tuple[Health, list
     if states and all(state is GpuHealth.UNHEALTHY for state in states):
         return Health.UNHEALTHY, why
     return (Health.DEGRADED if why else Health.HEALTHY), why
+
+
+def _sign_in(host: HostInventory) -> list[str]:
+    """Why allocations here could not be signed in to, where the host would make accounts."""
+    makes_accounts = host.policy is not None and ACCOUNT_KEYS.name in host.policy.commands
+    if not makes_accounts or host.ssh is None or host.ssh.refusal is None:
+        return []
+    return [f"Allocations cannot be signed in to by SSH: {host.ssh.refusal}"]

@@ -54,7 +54,9 @@ graph_enum(
         "SIMULATED": "Its host only pretends.",
         "NO_ACCOUNT_ON_HOST": "Its host's own policy file did not enable account.keys.",
         "NO_SSH_KEYS": "Its user has no key: addSshKey.",
-        "NO_ADDRESS": "Its machine has no management or public address that no other has, too.",
+        "NO_ADDRESS": "Its machine has no management or public address that no other has, too, and "
+        "on which its SSH server listens.",
+        "REFUSED_BY_HOST": "The SSH server of its host does not let its account in, or is not there.",
     },
     name="SshUnavailableCode",
 )

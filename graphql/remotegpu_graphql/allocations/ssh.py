@@ -2,14 +2,7 @@ import strawberry
 
 from remotegpu_core.services.allocations import ssh
 from remotegpu_graphql.allocations.enums import SshUnavailable
-
-
-@strawberry.type(description="A key by which an SSH server proves that it is the host.")
-class SshHostKey:
-    algorithm: str = strawberry.field(description="Such as ssh-ed25519.")
-    fingerprint: str = strawberry.field(
-        description="As ssh shows it at the first sign-in, and ssh-keygen -l on the host."
-    )
+from remotegpu_graphql.machines.ssh_server import SshHostKey
 
 
 @strawberry.type(description="How to reach what is allocated by SSH.")

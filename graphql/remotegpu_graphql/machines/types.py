@@ -11,6 +11,7 @@ from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.machines.addresses import Address
 from remotegpu_graphql.machines.enums import MachineChangeKind
+from remotegpu_graphql.machines.ssh_server import HostSshServer
 from remotegpu_graphql.metrics.types import MachineMetrics
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import ByteCount, DateTime
@@ -248,6 +249,13 @@ class Machine(Node):
             simulated=policy.get("simulated", False),
             message=policy.get("message"),
         )
+
+    @strawberry.field(
+        description="Its SSH server, before anybody allocates; null where its agent tells none."
+    )
+    def ssh_server(self) -> HostSshServer | None:
+        server = self.row.host.get("ssh")
+        return None if server is None else HostSshServer.of(server)
 
     @strawberry.field(description="How it keeps the GPUs of allocations that share it apart.")
     def gpu_isolation(self) -> GpuIsolation:

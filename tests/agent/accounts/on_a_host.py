@@ -18,6 +18,7 @@ from remotegpu_agent.commands.handler import CommandFailed
 
 NAME = "rg-abcdefgh2345"
 CANARY = Path("/run/canary")
+PORT = 2222
 
 
 def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -50,16 +51,17 @@ def sshd(folder: Path, port: int) -> Iterator[None]:
 
 
 class Client:
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, address: str = "127.0.0.1") -> None:
         self._command = [
             *("ssh", "-F", "/dev/null", "-p", str(port), "-o", "BatchMode=yes"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "IdentitiesOnly=yes", "-o", "ConnectionAttempts=20"),
         ]
         self._folder = folder
+        self._address = address
 
     def command(self, key: str, *words: str) -> list[str]:
-        return [*self._command, "-i", str(self._folder / key), f"{NAME}@127.0.0.1", *words]
+        return [*self._command, "-i", str(self._folder / key), f"{NAME}@{self._address}", *words]
 
     def enters(self, key: str) -> bool:
         found = run(*self.command(key, "id", "-un"))
@@ -74,7 +76,7 @@ def refused(accounts: Accounts, name: str, *keys: str) -> str:
     raise AssertionError(f"{name!r} {keys!r} was taken")
 
 
-def signing_in(accounts: Accounts, folder: Path, port: int) -> None:
+def signing_in(accounts: Accounts, folder: Path) -> None:
     first, second = make_key(folder, "first"), make_key(folder, "second")
     accounts.ensure(NAME, [first])
     accounts.ensure(NAME, [first])
@@ -86,8 +88,8 @@ def signing_in(accounts: Accounts, folder: Path, port: int) -> None:
         status = path.lstat()
         assert (status.st_uid, status.st_gid) == (found.pw_uid, found.pw_gid), path
         assert status.st_mode & 0o777 == mode, path
-    client = Client(folder, port)
-    with sshd(folder, port):
+    client = Client(folder, PORT)
+    with sshd(folder, PORT):
         deadline = time.monotonic() + 20
         while not client.enters("first"):
             assert time.monotonic() < deadline, (folder / "sshd.log").read_text()
@@ -221,9 +223,9 @@ def user_ids(folder: Path) -> None:
     assert few.has("rg-hhhhhhhhhhhh", [key])
 
 
-def main(folder: Path, port: int) -> None:
+def main(folder: Path) -> None:
     accounts = Accounts(range(30_000, 30_010), "/bin/sh")
-    signing_in(accounts, folder, port)
+    signing_in(accounts, folder)
     links_are_not_followed(accounts, folder)
     what_is_not_made(accounts, folder)
     user_ids(folder)
@@ -232,4 +234,4 @@ def main(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -18,6 +18,7 @@ from remotegpu_core.models import (
 from remotegpu_core.services.addresses.reading import addresses_of
 from remotegpu_core.services.allocations.accounts import account_name, makes_accounts
 from remotegpu_core.states import AllocationState, CommandState
+from remotegpu_protocol.addresses import ANY_IPV4, ANY_IPV6
 from remotegpu_protocol.inventory import AddressKind
 from remotegpu_protocol.kinds import ACCOUNT_KEYS, ALLOCATION_START
 
@@ -32,6 +33,7 @@ class SshUnavailable(StrEnum):
     NO_ACCOUNT_ON_HOST = "NO_ACCOUNT_ON_HOST"
     NO_SSH_KEYS = "NO_SSH_KEYS"
     NO_ADDRESS = "NO_ADDRESS"
+    REFUSED_BY_HOST = "REFUSED_BY_HOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +131,67 @@ def _access(
         return Unavailable(
             SshUnavailable.NO_SSH_KEYS, "Its user has no SSH key: add one with addSshKey."
         )
-    address = _reached_by(addresses)
-    if address is None:
+    username = account_name(allocation.id)
+    server: Mapping[str, Any] = machine.host.get("ssh") or {}
+    refusal = _refusal(server, username)
+    if refusal is not None:
+        return Unavailable(
+            SshUnavailable.REFUSED_BY_HOST, f"Its host does not let its account in. {refusal}"
+        )
+    usable = _usable(addresses)
+    if not usable:
         return Unavailable(
             SshUnavailable.NO_ADDRESS,
             "Its machine has no management or public address that is its own: an admin can give "
             "it one with setMachineAddresses.",
         )
-    server: Mapping[str, Any] = machine.host.get("ssh") or {}
+    reached = next((found for row in usable if (found := _listens(row, server))), None)
+    if reached is None:
+        return Unavailable(
+            SshUnavailable.NO_ADDRESS,
+            "The SSH server of its host listens on none of its machine's management and public "
+            "addresses: set ListenAddress in its configuration and restart it.",
+        )
+    host, port = reached
     return SshAccess(
-        username=account_name(allocation.id),
-        host=address,
-        port=server.get("port", PORT),
+        username=username,
+        host=host,
+        port=port,
         host_keys=[
             HostKey(key["algorithm"], key["fingerprint"]) for key in server.get("host_keys", [])
         ],
     )
 
 
-def _reached_by(addresses: Sequence[MachineAddress]) -> str | None:
+def _refusal(server: Mapping[str, Any], username: str) -> str | None:
+    """Why the host's sshd does not let this account in, as its agent last said."""
+    for account in server.get("accounts", []):
+        if account["account"] == username:
+            own: str | None = account.get("refusal")
+            return own
+    refusal: str | None = server.get("refusal")
+    return refusal
+
+
+def _listens(row: MachineAddress, server: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The address and the port on which sshd listens there; None where it does not.
+
+    What an admin said may be translated to another address on the way: the first port then.
+    """
+    listeners = server.get("listeners", [])
+    for listener in listeners:
+        if listener["address"] == row.address or _is_all(listener["address"], row.address):
+            return row.address, listener["port"]
+    if listeners and row.source is not AddressSource.ADMIN:
+        return None
+    return row.address, server.get("port", PORT)
+
+
+def _is_all(listened: str, address: str) -> bool:
+    return listened == (ANY_IPV6 if ":" in address else ANY_IPV4)
+
+
+def _usable(addresses: Sequence[MachineAddress]) -> list[MachineAddress]:
     """Public before management, what an admin said before what the agent found.
 
     Not one that another machine has: that could be where it leads.
@@ -155,7 +199,7 @@ def _reached_by(addresses: Sequence[MachineAddress]) -> str | None:
     order = [AddressKind.PUBLIC, AddressKind.MANAGEMENT]
     usable = [row for row in addresses if row.held and row.kind in order]
     usable.sort(key=lambda row: (order.index(row.kind), row.source is not AddressSource.ADMIN))
-    return usable[0].address if usable else None
+    return usable
 
 
 async def _accounts(allocation_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, bool]:

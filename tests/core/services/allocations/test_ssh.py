@@ -5,7 +5,7 @@ import re
 import pytest
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.models import Allocation, Command
+from remotegpu_core.models import Allocation, Command, Machine
 from remotegpu_core.services.addresses.admin import set_addresses
 from remotegpu_core.services.allocations.accounts import account_name
 from remotegpu_core.services.allocations.ssh import (
@@ -18,8 +18,16 @@ from remotegpu_core.services.allocations.ssh import (
 from remotegpu_core.services.inventory import apply_inventory
 from remotegpu_core.services.ssh_keys import add_ssh_key
 from remotegpu_core.settings import Settings
-from remotegpu_core.states import AllocationState
-from remotegpu_protocol.inventory import Address, AddressKind, Policy, SshServer
+from remotegpu_core.states import AllocationState, Health
+from remotegpu_protocol.addresses import ANY_IPV4, ANY_IPV6
+from remotegpu_protocol.inventory import (
+    AccountSignIn,
+    Address,
+    AddressKind,
+    Policy,
+    SshListener,
+    SshServer,
+)
 from remotegpu_protocol.inventory import HostKey as ReportedKey
 from tests.core.hosts import gpu, inventory
 from tests.core.people import make_admin, make_tenant
@@ -132,3 +140,61 @@ async def test_no_account_on_its_host(settings: Settings) -> None:
     assert await _why(alice, allocations[1]) is SshUnavailable.NO_ACCOUNT_ON_HOST
     await _report(having, Address("10.0.0.2", MANAGEMENT))
     assert (await _where(alice, allocations[1])).host == "10.0.0.2"
+
+
+async def test_what_its_host_does_not_let_in(settings: Settings) -> None:
+    """Told before anybody allocates, and again for the account that was made."""
+    alice = await make_tenant()
+    await add_ssh_key(alice, "laptop", make_line())
+    host = await make_host("node-1", policy=ACCOUNTS, grant=[alice])
+    where = Address("10.0.0.7", MANAGEMENT)
+    reason = "In sshd's configuration AllowUsers names none of these accounts."
+    refusing = SshServer(refusal=reason)
+    await _report(host, where, ssh=refusing)
+    machine = await Machine.get(id=host.id)
+    assert machine.health is Health.DEGRADED
+    assert machine.health_reasons == [f"Allocations cannot be signed in to by SSH: {reason}"]
+    # A host whose policy makes no accounts promises nothing.
+    await _report(host, where, ssh=refusing, policy=NO_ACCOUNTS)
+    assert (await Machine.get(id=host.id)).health is Health.HEALTHY
+
+    await _report(host, where, ssh=refusing)
+    allocation = await active(alice, settings, host)
+    found = await _ssh(alice, allocation)
+    assert isinstance(found, Unavailable)
+    assert (found.code, reason in found.message) == (SshUnavailable.REFUSED_BY_HOST, True)
+    # An account may differ from those that come.
+    own = AccountSignIn(account_name(allocation.id))
+    await _report(host, where, ssh=SshServer(refusal=reason, accounts=[own]))
+    assert (await _where(alice, allocation)).host == "10.0.0.7"
+    own = AccountSignIn(own.account, "DenyUsers keeps it out.")
+    await _report(host, where, ssh=SshServer(accounts=[own]))
+    assert await _why(alice, allocation) is SshUnavailable.REFUSED_BY_HOST
+
+
+async def test_the_port_on_which_its_address_is_listened_on(settings: Settings) -> None:
+    alice, admin = await make_tenant(), await make_admin()
+    await add_ssh_key(alice, "laptop", make_line())
+    host = await make_host("node-1", policy=ACCOUNTS, grant=[alice])
+    allocation = await active(alice, settings, host)
+    where = [Address("10.0.0.7", MANAGEMENT), Address("2600::7", PUBLIC)]
+
+    async def listening(*listeners: tuple[str, int]) -> None:
+        found = [SshListener(*one) for one in listeners]
+        await _report(host, *where, ssh=SshServer(listeners[0][1], listeners=found))
+
+    async def reached() -> tuple[str, int]:
+        access = await _where(alice, allocation)
+        return access.host, access.port
+
+    await listening((ANY_IPV4, 2200), (ANY_IPV6, 22))
+    assert await reached() == ("2600::7", 22)
+    await listening((ANY_IPV4, 2200))
+    assert await reached() == ("10.0.0.7", 2200)
+    await listening(("10.0.0.8", 22), ("2600::7", 2222))
+    assert await reached() == ("2600::7", 2222)
+    await listening(("10.0.0.8", 22))
+    assert await _why(alice, allocation) is SshUnavailable.NO_ADDRESS
+    # An address that is translated on the way is none of the host's.
+    await set_addresses(admin, host.id, [("192.0.2.1", PUBLIC)])
+    assert await reached() == ("192.0.2.1", 22)
