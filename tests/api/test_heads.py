@@ -90,9 +90,77 @@ async def test_a_head_has_to_end_in_size(server: Server) -> None:
         assert answer == b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
         growing.cancel()
         await asyncio.gather(growing, return_exceptions=True)
+    # Also at once, in one line or in many, in the request's own line, and to the byte.
+    for head in (
+        ASKING + b"x-more: " + b"1" * 100_000,
+        ASKING + b"x-more: 1\r\n" * 10_000,
+        b"GET /livez?" + b"1" * 100_000 + b" HTTP/1.1\r\nHost: localhost",
+        ASKING + _filled(MAX_HEAD + 1) + b"\r\nConnection: close",
+    ):
+        async with dialled(server) as (reader, writer):
+            writer.write(head + b"\r\n\r\n")
+            assert (await rest(reader)).startswith(b"HTTP/1.1 431 Request Header Fields Too Large")
+    async with dialled(server) as (reader, writer):
+        writer.write(ASKING + _filled(MAX_HEAD) + b"\r\nConnection: close\r\n\r\n")
+        assert (await rest(reader)).startswith(b"HTTP/1.1 200 ")
     # What people and browsers send fits many times.
     cookies = {"cookie": "; ".join(f"name{n}={'v' * 200}" for n in range(MAX_HEAD // 400))}
     assert (await server.http.get("/livez", headers=cookies)).status_code == 200
+
+
+def _filled(size: int) -> bytes:
+    """A header that makes a head of `size` bytes with ASKING and the end of a connection."""
+    rest = len(b"/livez" + b"host" + b"localhost" + b"connection" + b"close") + 3 * 4
+    return b"x-more: " + b"1" * (size - rest - 4 - len(b"x-more"))
+
+
+HOSTS = [
+    (b"GET /livez HTTP/1.1\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: a b\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: a/b\r\n", 400),
+    (b"GET /graphql HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost:\r\n", 200),
+    (b"GET /livez HTTP/1.1\r\nHost: [::1]:80\r\n", 200),
+    (b"GET /livez HTTP/1.0\r\n", 200),
+]
+
+
+async def test_a_request_names_one_host(server: Server) -> None:
+    for head, status in HOSTS:
+        async with dialled(server) as (reader, writer):
+            writer.write(head + (b"\r\n" if b"Upgrade" in head else b"Connection: close\r\n\r\n"))
+            answer = await rest(reader)
+            assert answer.split(b" ", 2)[1] == str(status).encode(), (head, answer)
+
+
+async def test_a_body_that_is_too_long_is_refused_before_it_comes(server: Server) -> None:
+    for path, length in ((b"/graphql", 300_000), (b"/sign-in", 5_000), (b"/graphql", 10**30)):
+        async with dialled(server) as (reader, writer):
+            writer.write(
+                b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+                b"\r\nExpect: 100-continue\r\nContent-Length: " + str(length).encode() + b"\r\n\r\n"
+            )
+            status = await asyncio.wait_for(reader.readline(), PATIENCE)
+            assert status.split()[1] in {b"413", b"400"}, path
+
+
+async def test_the_rest_of_a_request_that_was_answered_has_an_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "REST_TIMEOUT", 0.2)
+    async with dialled(server) as (reader, writer):
+        writer.write(ASKING + b"Content-Length: 1000\r\n\r\n")
+
+        async def trickle() -> None:
+            while not writer.is_closing():
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        assert (await rest(reader)).startswith(b"HTTP/1.1 200 ")
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -32,13 +32,16 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         BadRequest: it is longer, takes too long, or breaks off.
     """
+    too_long = BadRequest(413, f"A request has at most {limit} bytes.", "LIMIT_EXCEEDED")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise too_long
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise BadRequest(413, f"A request has at most {limit} bytes.", "LIMIT_EXCEEDED")
+                    raise too_long
     except TimeoutError:
         raise BadRequest(
             408, f"A request's body comes within {BODY_TIMEOUT:.0f} seconds."
