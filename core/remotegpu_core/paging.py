@@ -101,7 +101,10 @@ def _beyond(query: QuerySet[Row], order: Order, cursor: str, argument: str, *, f
     way = "gt" if forwards != order.descending else "lt"
     if order.field == "id":
         return Q(**cast("Any", {f"id__{way}": row_id}))
-    return Q(**{f"{order.field}__{way}": value}) | Q(**{order.field: value, f"id__{way}": row_id})
+    # An index is entered by one bound, and not by the two sides of an OR.
+    return Q(**{f"{order.field}__{way}e": value}) & (
+        Q(**{f"{order.field}__{way}": value}) | Q(**cast("Any", {f"id__{way}": row_id}))
+    )
 
 
 def _cursor(order: Order, row: Model) -> str:

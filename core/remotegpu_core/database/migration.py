@@ -1,13 +1,48 @@
 """A migration that an empty database takes in a third of the time."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from tortoise import migrations
+from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
 from tortoise.migrations.schema_generator.state import State
 
+
+class _WithoutReload(State):
+    """Takes note of a changed model, and does not make the model's class anew."""
+
+    def reload_model(self, app_label: str, model_name: str) -> None:
+        pass
+
+
+class AddIndexes(ops.TortoiseOperation):
+    """Several `AddIndex`. Each of those makes its model and all related ones anew: 50 ms."""
+
+    def __init__(self, indexes: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        self._adds = [ops.AddIndex(model, Index(fields=columns)) for model, columns in indexes]
+
+    def describe(self) -> str:
+        return f"Add {len(self._adds)} indexes"
+
+    def state_forward(self, app_label: str, state: State) -> None:
+        noting = _WithoutReload(state.models, state.apps)
+        for add in self._adds:
+            add.state_forward(app_label, noting)
+        state.reload_models({(app_label, add.model_name) for add in self._adds})
+
+    async def database_forward(self, *arguments: Any, **options: Any) -> None:
+        for add in self._adds:
+            await add.database_forward(*arguments, **options)
+
+    async def database_backward(self, *arguments: Any, **options: Any) -> None:
+        for add in reversed(self._adds):
+            await add.database_backward(*arguments, **options)
+
+
 #: Operations that do not ask how the models were before them.
 _FORWARD: Final = (
+    AddIndexes,
     ops.CreateModel,
     ops.AddField,
     ops.AddConstraint,

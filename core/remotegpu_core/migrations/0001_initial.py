@@ -26,7 +26,7 @@ class Migration(migration.Migration):
                     "id",
                     fields.UUIDField(primary_key=True, default=new_id, unique=True, db_index=True),
                 ),
-                ("at", fields.BigIntField(db_index=True)),
+                ("at", fields.BigIntField()),
                 (
                     "actor_kind",
                     fields.CharEnumField(
@@ -35,14 +35,14 @@ class Migration(migration.Migration):
                         max_length=16,
                     ),
                 ),
-                ("actor_id", fields.UUIDField(null=True, db_index=True)),
+                ("actor_id", fields.UUIDField(null=True)),
                 (
                     "user_id",
                     fields.UUIDField(null=True, description="The user behind an API token."),
                 ),
-                ("action", fields.CharField(db_index=True, max_length=64)),
+                ("action", fields.CharField(max_length=64)),
                 ("target_type", fields.CharField(null=True, max_length=32)),
-                ("target_id", fields.UUIDField(null=True, db_index=True)),
+                ("target_id", fields.UUIDField(null=True)),
                 (
                     "outcome",
                     fields.CharEnumField(

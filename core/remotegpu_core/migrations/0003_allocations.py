@@ -94,8 +94,8 @@ class Migration(migration.Migration):
                         description="Whether it waits for a place rather than failing without one.",
                     ),
                 ),
-                ("starts_at", fields.BigIntField(db_index=True)),
-                ("ends_at", fields.BigIntField(db_index=True)),
+                ("starts_at", fields.BigIntField()),
+                ("ends_at", fields.BigIntField()),
                 ("generation", fields.IntField(default=0)),
                 (
                     "created_by",

@@ -41,8 +41,8 @@ class Allocation(Model):
     requirement: dict[str, Any] | None = fields.JSONField(null=True)
     #: Whether it waits for a place rather than failing without one.
     queued = fields.BooleanField(default=False)
-    starts_at = fields.BigIntField(db_index=True)
-    ends_at = fields.BigIntField(db_index=True)
+    starts_at = fields.BigIntField()
+    ends_at = fields.BigIntField()
     generation = fields.IntField(default=0)
     created_by: fields.ForeignKeyNullableRelation[User] = fields.ForeignKeyField(
         "remotegpu.User", related_name="allocations_made", on_delete=fields.SET_NULL, null=True
@@ -64,7 +64,15 @@ class Allocation(Model):
 
     class Meta(Model.Meta):
         table = "allocation"
-        indexes = (("state", "starts_at"), ("state", "ends_at"))
+        indexes = (
+            ("state", "starts_at"),
+            ("state", "ends_at"),
+            # The orders of the list.
+            ("created_at", "id"),
+            ("starts_at", "id"),
+            ("ends_at", "id"),
+            ("created_by_id",),
+        )
 
 
 class Booking(Model):
@@ -96,6 +104,7 @@ class Booking(Model):
 
     class Meta(Model.Meta):
         table = "booking"
+        indexes = (("gpu_id",),)
         constraints = (CheckConstraint(name="booking_has_length", check="starts_at < ends_at"),)
 
 
@@ -125,6 +134,7 @@ class CleaningReceipt(Model):
 
     class Meta(Model.Meta):
         table = "cleaning_receipt"
+        indexes = (("overridden_by_id",),)
 
 
 class Occupancy(Model):
@@ -160,6 +170,7 @@ class Occupancy(Model):
 
     class Meta(Model.Meta):
         table = "occupancy"
+        indexes = (("gpu_id",), ("receipt_id",))
         constraints = (
             CheckConstraint(
                 name="occupancy_closed_by_receipt",

@@ -46,4 +46,4 @@ class Command(Model):
 
     class Meta(Model.Meta):
         table = "command"
-        indexes = (("machine_id", "state", "sequence"),)
+        indexes = (("machine_id", "state", "sequence"), ("operation_id",))

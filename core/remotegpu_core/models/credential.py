@@ -23,6 +23,7 @@ class Session(Model):
 
     class Meta(Model.Meta):
         table = "session"
+        indexes = (("user_id",),)
 
 
 class ApiToken(Model):
@@ -43,6 +44,7 @@ class ApiToken(Model):
 
     class Meta(Model.Meta):
         table = "api_token"
+        indexes = (("user_id", "id"),)
 
 
 class SignInFailure(Model):

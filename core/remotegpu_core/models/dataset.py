@@ -51,6 +51,7 @@ class Dataset(Model):
 
     class Meta(Model.Meta):
         table = "dataset"
+        indexes = (("name_key", "id"), ("created_at", "id"), ("machine_id",))
         constraints = (
             UniqueConstraint(fields=("owner", "name_key"), name="dataset_name_once"),
             CheckConstraint(
@@ -136,3 +137,4 @@ class Mount(Model):
 
     class Meta(Model.Meta):
         table = "mount"
+        indexes = (("machine_id", "state"), ("created_by_id",))

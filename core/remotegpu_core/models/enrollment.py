@@ -36,3 +36,4 @@ class Enrollment(Model):
 
     class Meta(Model.Meta):
         table = "enrollment"
+        indexes = (("machine_id",), ("created_by_id",))

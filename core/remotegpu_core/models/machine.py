@@ -52,6 +52,7 @@ class Machine(Model):
 
     class Meta(Model.Meta):
         table = "machine"
+        indexes = (("created_at", "id"),)
 
 
 class MachineLabel(Model):
@@ -94,6 +95,7 @@ class Gpu(Model):
 
     class Meta(Model.Meta):
         table = "gpu"
+        indexes = (("machine_id", "removed_at"),)
 
 
 class MachineGrant(Model):
@@ -116,6 +118,7 @@ class MachineGrant(Model):
 
     class Meta(Model.Meta):
         table = "machine_grant"
+        indexes = (("user_id",), ("workspace_id",))
         constraints = (
             CheckConstraint(
                 name="machine_grant_to_one",

@@ -47,6 +47,7 @@ class Operation(Model):
 
     class Meta(Model.Meta):
         table = "operation"
+        indexes = (("machine_id",), ("workspace_id",))
 
 
 class OperationStep(Model):

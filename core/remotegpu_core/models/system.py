@@ -58,3 +58,4 @@ class Freeze(Model):
 
     class Meta(Model.Meta):
         table = "frozen_time"
+        indexes = (("ended_by_id",),)

@@ -44,4 +44,5 @@ class Membership(Model):
 
     class Meta(Model.Meta):
         table = "membership"
+        indexes = (("user_id",),)
         unique_together = (("workspace", "user"),)

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tortoise.expressions import Q
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor
@@ -14,7 +13,7 @@ from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.texts import storable
 from remotegpu_protocol.grammar import clean_text
 
-_BY_TIME = Order("id", descending=True)
+_BY_TIME = Order("at", descending=True)
 
 
 async def record(
@@ -50,8 +49,12 @@ def yes_or_no(changed: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Times in milliseconds since the Unix epoch, `since` included and `until` not."""
+    """Times in milliseconds since the Unix epoch, `since` included and `until` not.
 
+    `user_id`: a user, by themself or through their tokens; `actor_id`: an API token or a machine.
+    """
+
+    user_id: uuid.UUID | None = None
     actor_id: uuid.UUID | None = None
     action: str | None = None
     target_id: uuid.UUID | None = None
@@ -63,8 +66,10 @@ class AuditFilter:
 async def list_events(actor: Actor, request: PageRequest, chosen: AuditFilter) -> Page[AuditEvent]:
     """Events, newest first: all of them for admins, their own for everybody else."""
     query = _visible(actor)
+    if chosen.user_id is not None:
+        query = query.filter(user_id=chosen.user_id)
     if chosen.actor_id is not None:
-        query = query.filter(Q(actor_id=chosen.actor_id) | Q(user_id=chosen.actor_id))
+        query = query.filter(actor_id=chosen.actor_id)
     if chosen.action is not None:
         query = query.filter(action=chosen.action if storable(chosen.action, 64) else "")
     if chosen.target_id is not None:
@@ -88,8 +93,7 @@ async def visible_events(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, 
 def _visible(actor: Actor) -> QuerySet[AuditEvent]:
     if actor.is_admin:
         return AuditEvent.all()
-    user_id = actor.require_user()
-    return AuditEvent.filter(Q(actor_id=user_id) | Q(user_id=user_id))
+    return AuditEvent.filter(user_id=actor.require_user())
 
 
 async def prune(older_than: int) -> int:

@@ -1,14 +1,16 @@
+import uuid
 from typing import Annotated
 
 import strawberry
 
 from remotegpu_core import models
 from remotegpu_core.actor import ActorKind
+from remotegpu_core.errors import NotFound
 from remotegpu_core.models import Outcome
 from remotegpu_core.services.audit import AuditFilter
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
-from remotegpu_graphql.ids import decode_any, encode_id
+from remotegpu_graphql.ids import decode_any, encode_id, split_id
 from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import DateTime
@@ -113,11 +115,22 @@ class AuditFilterInput:
     until: DateTime | None = strawberry.field(default=None, description="Before this.")
 
     def to_filter(self) -> AuditFilter:
+        user_id, actor_id = self._actor()
         return AuditFilter(
-            actor_id=decode_any(self.actor_id, field="actorId"),
+            user_id=user_id,
+            actor_id=actor_id,
             action=self.action,
             target_id=decode_any(self.target_id, field="targetId"),
             outcome=self.outcome,
             since=self.since,
             until=self.until,
         )
+
+    def _actor(self) -> tuple[uuid.UUID | None, uuid.UUID | None]:
+        """A user, or else a token or machine: by its type, each is in a column of its own."""
+        if self.actor_id is None:
+            return None, None
+        parts = split_id(self.actor_id)
+        if parts is None or parts[0] not in {"User", "ApiToken", "Machine"}:
+            raise NotFound("There is no such User, ApiToken or Machine.", field="actorId")
+        return (parts[1], None) if parts[0] == "User" else (None, parts[1])

@@ -150,3 +150,12 @@ async def test_one_label_a_key_and_one_membership_a_user() -> None:
         await insert("machine_label", id=uuid.uuid4(), **label)
     with pytest.raises(IntegrityError):
         await insert("membership", id=uuid.uuid4(), **member)
+
+
+async def test_a_user_and_a_workspace_have_one_quota() -> None:
+    user = await make_user()
+    workspace = await Workspace.create(name="lab", name_key="lab", created_at=now_ms())
+    for owner in ({"user_id": user.id}, {"workspace_id": workspace.id}):
+        await insert("quota", id=uuid.uuid4(), gpus=1, **owner)
+        with pytest.raises(IntegrityError):
+            await insert("quota", id=uuid.uuid4(), gpus=2, **owner)

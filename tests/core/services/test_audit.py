@@ -136,7 +136,7 @@ async def test_users_see_what_they_did_themselves_or_through_a_token(admin: Acto
     assert await visible_events(anonymous(), ids) == {}
     assert len(await visible_events(admin, ids)) == 4
     # Asking for somebody else's shows none of theirs.
-    assert await actions(bob, actor_id=alice.user_id) == []
+    assert await actions(bob, user_id=alice.user_id) == []
 
 
 async def test_filters(admin: Actor) -> None:
@@ -149,7 +149,7 @@ async def test_filters(admin: Actor) -> None:
         await AuditEvent.filter(action=name).update(at=number)
 
     assert await actions(admin) == ["three", "two", "one"]
-    assert await actions(admin, actor_id=alice.user_id) == ["one"]
+    assert await actions(admin, user_id=alice.user_id) == ["one"]
     assert await actions(admin, action="two") == ["two"]
     assert await actions(admin, target_id=machine[1]) == ["two", "one"]
     assert await actions(admin, outcome=Outcome.DENIED) == ["two"]
