@@ -14,6 +14,7 @@ from remotegpu_core.live.changes import ChangeFeed
 from remotegpu_core.live.operations import OperationFeed
 from remotegpu_core.live.samples import SampleFeed
 from remotegpu_core.models import AllocationEvent, MachineChange
+from remotegpu_core.persisted_documents import PersistedDocuments
 from remotegpu_core.rates import Rates
 from remotegpu_core.services.allocations.log import ALLOCATION_LOG
 from remotegpu_core.services.changes import MACHINE_LOG
@@ -39,6 +40,7 @@ class ControlPlane:
     allocations: ChangeFeed[AllocationEvent] = field(init=False)
     operations: OperationFeed = field(init=False)
     rates: Rates = field(init=False)
+    documents: PersistedDocuments = field(init=False)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
 
@@ -47,6 +49,7 @@ class ControlPlane:
         self.samples = SampleFeed(self.bus, self.replica_id)
         # Without a Redis of its own there is one process, which knows everything by itself.
         self.rates = Rates(self.settings, self.bus.redis if self.settings.redis_url else None)
+        self.documents = PersistedDocuments(self.bus.redis)
         self.changes = ChangeFeed(MACHINE_LOG, self.versions)
         self.allocations = ChangeFeed(ALLOCATION_LOG, self.versions)
         self.operations = OperationFeed(self.versions)

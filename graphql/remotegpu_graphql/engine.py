@@ -34,10 +34,10 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.recent import Recent
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.errors import top_level
 from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
-from remotegpu_graphql.recent import Recent
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
 from remotegpu_graphql.texts import StorableTextRule, check_variables

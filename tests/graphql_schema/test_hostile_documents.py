@@ -6,8 +6,8 @@ import pytest
 from graphql import parse
 
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.recent import Recent
 from remotegpu_graphql.engine import Engine, RequestRefused
-from remotegpu_graphql.recent import Recent
 from tests.graphql_schema.asking import ask
 from tests.graphql_schema.people import as_admin
 

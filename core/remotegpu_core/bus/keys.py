@@ -9,6 +9,10 @@ NUDGE: Final = "rg:nudge"
 WATCH: Final = "rg:watch"
 #: `<machine id> <epoch>`: a newer connection exists, holders of older ones let go.
 FENCE: Final = "rg:fence"
+#: Persisted documents: their texts by digest, when each was used last, and their bytes in all.
+DOCUMENTS: Final = "rg:documents"
+DOCUMENTS_USED: Final = "rg:documents:used"
+DOCUMENTS_BYTES: Final = "rg:documents:bytes"
 
 
 def sample_channel(machine_id: UUID) -> str:
@@ -29,3 +33,7 @@ def watch_key(machine_id: UUID) -> str:
 
 def rate_key(caller: str, window: int) -> str:
     return f"rg:rate:{caller}:{window}"
+
+
+def documents_added_key(user_id: UUID) -> str:
+    return f"rg:documents:added:{user_id}"
