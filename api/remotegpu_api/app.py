@@ -16,6 +16,7 @@ from remotegpu_api.live.hub import Hub
 from remotegpu_api.live.socket import serve_viewer
 from remotegpu_api.state import ServerState, state_of
 from remotegpu_api.telemetry import Telemetry, TimedRequests
+from remotegpu_api.web.cross_origin import CrossOrigin
 from remotegpu_api.web.graphql_endpoint import graphql_endpoint
 from remotegpu_api.web.health import database_away, healthz, livez
 from remotegpu_api.web.lost_callers import to_whoever_is_there
@@ -70,10 +71,13 @@ def create_app(plane: ControlPlane) -> Starlette:
     return Application(
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(DATABASE_ERRORS, database_away),
-        middleware=[Middleware(TimedRequests, telemetry)],
+        middleware=[
+            Middleware(TimedRequests, telemetry),
+            Middleware(CrossOrigin, path="/graphql", origins=plane.settings.allowed_origins),
+        ],
         routes=[
             Route("/", root),
-            Route("/graphql", graphql_endpoint, methods=["GET", "POST"]),
+            Route("/graphql", graphql_endpoint, methods=["GET", "POST", "OPTIONS"]),
             WebSocketRoute("/graphql", LiveEndpoint()),
             WebSocketRoute("/agent", agent_endpoint),
             Route("/sign-in", sign_in_page, methods=["GET"]),

@@ -1,7 +1,6 @@
-"""Who sent a request: its credential, its address, and whether a browser sent it from here."""
+"""Who sent a request: its credential and its address."""
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -9,11 +8,10 @@ from remotegpu_api.forwarding import caller_behind
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import Unauthenticated
 from remotegpu_core.networks import UNKNOWN, contains
+from remotegpu_core.secret import kind_of
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_core.settings import Settings
 from remotegpu_protocol.addresses import parse_address
-from remotegpu_protocol.errors import InvalidValue
-from remotegpu_protocol.origin import normalise_origin
 
 COOKIE: Final = "remotegpu_session"
 
@@ -30,11 +28,29 @@ def source_address(connection: HTTPConnection, settings: Settings) -> str:
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    """The token in the header Authorization, None where there is none that is understood.
+
+    Raises:
+        Unauthenticated: two headers came that differ.
+    """
+    given = set(connection.headers.getlist("authorization"))
+    if len(given) > 1:
+        raise Unauthenticated("Several headers Authorization came that differ: send one token.")
+    return read_authorization(given.pop()) if given else None
 
 
-async def actor_of(connection: HTTPConnection, settings: Settings) -> Actor:
+def read_authorization(value: str) -> str | None:
+    """The token of `Bearer TOKEN`, or of another spelling whose last word has the form of ours."""
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip() or None
+    bare = rest.strip() or scheme
+    return bare if kind_of(bare) is not None else None
+
+
+async def actor_of(
+    connection: HTTPConnection, settings: Settings, *, cookie_counts: bool = True
+) -> Actor:
     """The caller by its bearer token, else by its cookie, else nobody.
 
     Raises:
@@ -46,7 +62,7 @@ async def actor_of(connection: HTTPConnection, settings: Settings) -> Actor:
     if token is not None:
         return await authenticate(token, source_address=address)
     cookie = connection.cookies.get(COOKIE)
-    if cookie is not None:
+    if cookie is not None and cookie_counts:
         try:
             return await authenticate(cookie, source_address=address)
         except Unauthenticated:
@@ -54,23 +70,15 @@ async def actor_of(connection: HTTPConnection, settings: Settings) -> Actor:
     return anonymous(address)
 
 
-def comes_from_here(connection: HTTPConnection, settings: Settings) -> bool:
-    """Whether the page that sent the request, if a browser did, is one of ours.
-
-    The public address counts, and the very host that the browser has the cookie for.
-    """
-    given = connection.headers.get("origin")
-    if given is None:
-        return True
-    try:
-        origin = normalise_origin(given)
-    except InvalidValue:
-        return False
-    if origin in settings.agent_origins:
-        return True
-    scheme = {"ws": "http", "wss": "https"}.get(connection.url.scheme, connection.url.scheme)
-    host = connection.headers.get("host", "")
-    try:
-        return origin == normalise_origin(f"{scheme}://{host}") and bool(urlsplit(given).scheme)
-    except InvalidValue:
-        return False
+def ignored_credentials(connection: HTTPConnection, *, cookie_counts: bool = True) -> list[str]:
+    """What a caller who is nobody sent in vain, so that it need not be guessed. Never its value."""
+    told: list[str] = []
+    if "authorization" in connection.headers and bearer_token(connection) is None:
+        told.append("The header Authorization: expected 'Bearer TOKEN'.")
+    if COOKIE in connection.cookies and not cookie_counts:
+        told.append(
+            "The session cookie: pages of other origins send 'Authorization: Bearer TOKEN', and a "
+            "GET that no browser marks with 'Sec-Fetch-Site: same-origin' has the header "
+            "'GraphQL-Require-Preflight: 1'."
+        )
+    return told

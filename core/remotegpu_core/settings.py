@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_core.networks import IPNetwork, parse_networks
+from remotegpu_core.page_origin import page_origin
 from remotegpu_core.passwords import check_password_rules
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import shorten
@@ -47,6 +48,11 @@ class Settings(BaseSettings):
     )
     agent_urls: Annotated[list[str], NoDecode] = Field(
         [], description="Further addresses that agents may dial, separated by commas."
+    )
+    allowed_origins: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Origins of further web pages that may use /graphql, with a token of their "
+        "own, separated by commas.",
     )
     data_dir: Path = Field(
         Path(".remotegpu"), description="Where the SQLite file and other state is kept."
@@ -158,7 +164,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
-    @field_validator("agent_urls", "dataset_sources", mode="before")
+    @field_validator("agent_urls", "allowed_origins", "dataset_sources", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -195,6 +201,11 @@ class Settings(BaseSettings):
         for url in [value] if isinstance(value, str) else value or []:
             normalise_origin(url)
         return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _of_pages(cls, value: list[str]) -> list[str]:
+        return [page_origin(origin) for origin in value]
 
     @field_validator("trusted_proxies", "metrics_allow", mode="before")
     @classmethod

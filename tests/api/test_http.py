@@ -1,5 +1,6 @@
 """The graph's endpoint, as the GraphQL-over-HTTP specification has it."""
 
+import gzip
 import json
 
 from remotegpu_api.web.graphql_endpoint import MAX_BODY
@@ -17,6 +18,9 @@ async def test_a_query_is_answered_in_the_media_type_asked_for(server: Server) -
         (JSON, JSON),
         (GRAPHQL, GRAPHQL),
         (f"{GRAPHQL}; charset=utf-8, {JSON}; q=0.9", GRAPHQL),
+        (f"{GRAPHQL};q=0.5, {JSON}", JSON),
+        (f"{GRAPHQL};q=0, */*", JSON),
+        (f"{JSON};q=0, application/*", GRAPHQL),
     ):
         headers = {} if accept is None else {"Accept": accept}
         response = await server.post("{ __typename }", headers=headers)
@@ -25,6 +29,13 @@ async def test_a_query_is_answered_in_the_media_type_asked_for(server: Server) -
         assert response.headers["cache-control"] == "no-store"
         assert "server" not in response.headers
         assert response.json()["data"] == {"__typename": "Query"}
+
+
+async def test_who_takes_no_answer_is_told_what_there_is(server: Server) -> None:
+    for accept in ("text/event-stream", f"{JSON};q=0, {GRAPHQL};q=0.0", "*/*;q=0"):
+        response = await server.post("{ __typename }", headers={"Accept": accept})
+        assert response.status_code == 406, accept
+        assert GRAPHQL in response.json()["errors"][0]["message"]
 
 
 async def test_what_cannot_run_has_the_status_of_its_media_type(server: Server) -> None:
@@ -85,6 +96,7 @@ SHAPES = [
     (b"{", "JSON"),
     (b"\xff\xfe{}", "JSON"),
     (b"[" * 100_000, "JSON"),
+    (b'{"query": ' + b"9" * 5_000 + b"}", "too many digits"),
     (b'[{"query": "{ __typename }"}]', "Batches"),
     (b"[]", "Batches"),
     (b"5", "object"),
@@ -97,6 +109,8 @@ SHAPES = [
     (b'{"query": "{ __typename }", "variables": "{}"}', "variables"),
     (b'{"query": "{ __typename }", "operationName": 1}', "operationName"),
     (b'{"query": "{ __typename }", "extensions": []}', "extensions"),
+    (b'{"extensions": {"persistedQuery": []}}', "sha256Hash"),
+    (b'{"extensions": {"persistedQuery": {"version": 2, "sha256Hash": "00"}}}', "sha256Hash"),
 ]
 
 
@@ -129,22 +143,46 @@ async def test_only_json_is_taken(server: Server) -> None:
         assert "application/json" in response.json()["errors"][0]["message"]
 
 
-async def test_a_charset_may_follow(server: Server) -> None:
-    response = await server.http.post(
+async def test_utf_8_is_the_one_encoding(server: Server) -> None:
+    body = b'{"query": "{ __typename }"}'
+    for charset, status in (
+        ("utf-8", 200),
+        ('"UTF-8"', 200),
+        ("us-ascii", 200),
+        ("iso-8859-1", 415),
+        ("utf-16", 415),
+    ):
+        response = await server.http.post(
+            "/graphql",
+            content=body,
+            headers={"Content-Type": f"Application/JSON ; charset={charset}"},
+        )
+        assert response.status_code == status, charset
+        assert status == 200 or "UTF-8" in response.json()["errors"][0]["message"]
+
+
+async def test_a_compressed_body_is_told_to_come_as_it_is(server: Server) -> None:
+    packed = gzip.compress(b'{"query": "{ __typename }"}')
+    for path in ("/graphql", "/sign-in"):
+        response = await server.http.post(
+            path, content=packed, headers={"Content-Type": JSON, "Content-Encoding": "gzip"}
+        )
+        assert "uncompressed" in response.text
+        assert path == "/sign-in" or response.status_code == 415
+        assert path == "/sign-in" or response.headers["accept-encoding"] == "identity"
+    plain = await server.http.post(
         "/graphql",
-        content=b'{"query": "{ __typename }"}',
-        headers={"Content-Type": "Application/JSON ; charset=utf-8"},
+        content=gzip.decompress(packed),
+        headers={"Content-Type": JSON, "Content-Encoding": "identity"},
     )
-    assert response.status_code == 200
+    assert plain.status_code == 200
 
 
-async def test_documents_are_not_run_by_get(server: Server) -> None:
-    response = await server.http.get("/graphql", params={"query": "{ __typename }"})
-    assert response.status_code == 405
-    assert response.headers["allow"] == "POST"
-    assert "POST" in response.json()["errors"][0]["message"]
+async def test_other_methods_are_not_taken(server: Server) -> None:
     for method in ("PUT", "DELETE", "PATCH"):
         assert (await server.http.request(method, "/graphql")).status_code == 405
+    options = await server.http.options("/graphql")
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
 
 
 async def test_subscriptions_are_told_to_use_a_websocket(server: Server) -> None:

@@ -18,6 +18,7 @@ NONSENSE: dict[str, Sequence[str]] = {
     "host": ("no such host", "203.0.113.1"),
     "port": (*_COUNT, "65536"),
     "public_url": _URL,
+    "allowed_origins": (*_URL, "*", "null", "https://a.example, *"),
     "agent_urls": (*_URL, "https://a.example, nonsense"),
     "data_dir": ("/dev/null/x", "/proc/nowhere"),
     "database_url": ("nonsense", "mysql://localhost/x", "postgres://localhost"),

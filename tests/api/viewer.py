@@ -91,6 +91,7 @@ class Viewer:
         self.websocket = websocket
         self.operations: dict[str, Operation] = {}
         self.pongs: asyncio.Queue[Json] = asyncio.Queue()
+        self.acknowledgement: Json | None = None
         self._numbers = itertools.count(1)
         self._acknowledged = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
@@ -112,11 +113,15 @@ class Viewer:
         operation: str | None = None,
         operation_id: str | None = None,
     ) -> Operation:
-        chosen = operation_id or f"operation-{next(self._numbers)}"
-        started = self.operations[chosen] = Operation(chosen)
         payload: Json = {"query": query, "variables": variables or {}}
         if operation is not None:
             payload["operationName"] = operation
+        return await self.send_payload(payload, operation_id=operation_id)
+
+    async def send_payload(self, payload: Json, *, operation_id: str | None = None) -> Operation:
+        """Subscribe with a payload as it stands."""
+        chosen = operation_id or f"operation-{next(self._numbers)}"
+        started = self.operations[chosen] = Operation(chosen)
         await self.send({"id": chosen, "type": "subscribe", "payload": payload})
         return started
 
@@ -140,6 +145,7 @@ class Viewer:
                 message = json.loads(frame)
                 match message["type"]:
                     case "connection_ack":
+                        self.acknowledgement = message
                         self._acknowledged.set()
                     case "pong":
                         self.pongs.put_nowait(message)

@@ -172,3 +172,16 @@ def test_every_setting_is_documented_and_every_limit_with_its_default() -> None:
         assert variable in OPERATIONS, variable
         if "max_" in name or "rate_" in name:
             assert f"| {variable} | {field.default} |" in OPERATIONS, variable
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["*", "null", "https://", "https://a.example/path", "https://*.example", "a.example", "file://",
+     "https://me:S3cret-word-1@a.example", "wss://a.example", "https://a.example?x"],
+)  # fmt: skip
+def test_an_origin_is_one_pages_and_no_more(wrong: str) -> None:
+    good = load_settings(allowed_origins="HTTPS://A.example:443/, altair://-,http://localhost:5173")
+    assert good.allowed_origins == ["https://a.example", "altair://-", "http://localhost:5173"]
+    with pytest.raises(InvalidInput, match="REMOTEGPU_ALLOWED_ORIGINS") as caught:
+        load_settings(allowed_origins=f"https://b.example,{wrong}")
+    assert SECRET not in caught.value.message

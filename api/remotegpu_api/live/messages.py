@@ -122,7 +122,11 @@ def _bad(message: str) -> ProtocolViolation:
     return ProtocolViolation(CloseCode.BAD_REQUEST, message)
 
 
-CONNECTION_ACK: Final = b'{"type":"connection_ack"}'
+def connection_ack(ignored: list[str]) -> bytes:
+    """`ignored` says what of connection_init was not understood."""
+    if not ignored:
+        return b'{"type":"connection_ack"}'
+    return encode_json({"type": "connection_ack", "payload": {"ignored": ignored}})
 
 
 def pong(payload: dict[str, Any] | None) -> bytes:

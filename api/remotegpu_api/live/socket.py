@@ -9,10 +9,10 @@ import structlog
 from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from remotegpu_api.callers import actor_of, comes_from_here, source_address
+from remotegpu_api.callers import actor_of, bearer_token, ignored_credentials, source_address
 from remotegpu_api.live.hub import Hub
+from remotegpu_api.live.init_payload import read_init
 from remotegpu_api.live.messages import (
-    CONNECTION_ACK,
     SUBPROTOCOL,
     CloseCode,
     Complete,
@@ -21,6 +21,7 @@ from remotegpu_api.live.messages import (
     Pong,
     ProtocolViolation,
     Subscribe,
+    connection_ack,
     error_message,
     next_message,
     pong,
@@ -30,6 +31,8 @@ from remotegpu_api.live.outbox import Outbox, Stuck
 from remotegpu_api.live.plans import Plans
 from remotegpu_api.live.sender import sender_for
 from remotegpu_api.live.subscription import Subscription
+from remotegpu_api.origins import Sender, sender_of
+from remotegpu_api.preparation import prepare
 from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import LimitExceeded, Overloaded, RemoteGPUError, Unauthenticated
@@ -54,7 +57,7 @@ async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
     `send` is the server's own, past the wrappers that a websocket object puts around it.
     """
     settings = hub.plane.settings
-    if not comes_from_here(websocket, settings):
+    if sender_of(websocket, settings) is Sender.FOREIGN:
         await websocket.close(1008)
         return
     if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
@@ -182,7 +185,7 @@ class Socket:
             case Pong():
                 pass
             case Subscribe(operation_id, payload):
-                self._subscribe(operation_id, payload)
+                await self._subscribe(operation_id, payload)
             case Complete(operation_id):
                 operation = self.operations.pop(operation_id, None)
                 if operation is not None:
@@ -193,22 +196,30 @@ class Socket:
             raise ProtocolViolation(CloseCode.TOO_MANY_REQUESTS, "Too many initialisation requests")
         self._initialised = True
         self._end_init_timer()
-        token = payload.get("token")
-        if token is not None and not isinstance(token, str):
-            raise ProtocolViolation(CloseCode.BAD_REQUEST, "connection_init's token is a string.")
         settings = self.hub.plane.settings
+        ignored: list[str] = []
         try:
+            said = read_init(payload, bearer_token(self._websocket))
             async with self.hub.asking:
-                if token is not None:
-                    self.actor = await authenticate(token, source_address=self.actor.source_address)
-                else:
+                if said.token is not None:
+                    self.actor = await authenticate(
+                        said.token, source_address=self.actor.source_address
+                    )
+                elif sender_of(self._websocket, settings) is Sender.OURS:
                     self.actor = await actor_of(self._websocket, settings)
+                else:
+                    raise ProtocolViolation(
+                        CloseCode.FORBIDDEN,
+                        "Pages of other origins send a token in connection_init.",
+                    )
         except Unauthenticated:
             raise ProtocolViolation(CloseCode.FORBIDDEN, "Forbidden") from None
         if self.actor.is_signed_in:
             self._take_place_of(self.actor)
+        else:
+            ignored = [*said.ignored, *ignored_credentials(self._websocket)]
         self.hub.sockets.add(self)
-        self.send(CONNECTION_ACK)
+        self.send(connection_ack(ignored))
 
     def _take_place_of(self, viewer: Actor) -> None:
         settings = self.hub.plane.settings
@@ -231,7 +242,7 @@ class Socket:
             self._init_timer.cancel()
             self._init_timer = None
 
-    def _subscribe(self, operation_id: str, payload: dict[str, Any]) -> None:
+    async def _subscribe(self, operation_id: str, payload: dict[str, Any]) -> None:
         if not self._initialised:
             raise ProtocolViolation(CloseCode.UNAUTHORIZED, "Unauthorized")
         if operation_id in self.operations:
@@ -249,11 +260,12 @@ class Socket:
             self.send(error_message(operation_id, self.hub.engine.explain(error)))
             return
         try:
-            operation = self.hub.engine.prepare(
-                asked.query, asked.operation_name, signed_in=self.actor.is_signed_in
-            )
+            operation = await prepare(asked, self.actor, self.hub.plane.documents, self.hub.engine)
         except RequestRefused as refused:
             self.send(error_message(operation_id, self.hub.engine.explain(refused)))
+            return
+        except BadRequest as bad:
+            self.send(error_message(operation_id, self.hub.engine.explain(bad.error)))
             return
         subscription = Subscription(self, operation_id, operation, asked.variables)
         self.operations[operation_id] = subscription

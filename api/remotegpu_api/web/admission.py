@@ -10,6 +10,7 @@ from remotegpu_api.callers import source_address
 from remotegpu_api.request import BadRequest
 from remotegpu_api.state import state_of
 from remotegpu_core.errors import RateLimited, TryLater
+from remotegpu_protocol.grammar import shorten
 
 #: Seconds in which a body must have come: while one is on its way it takes a place.
 BODY_TIMEOUT: Final = 10.0
@@ -30,8 +31,16 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most `limit` bytes.
 
     Raises:
-        BadRequest: it is longer, takes too long, or breaks off.
+        BadRequest: it is longer, compressed, takes too long, or breaks off.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"identity", ""}:
+        raise BadRequest(
+            415,
+            f"Bodies are taken as they are, got Content-Encoding: {shorten(encoding)}. "
+            "Send it uncompressed.",
+            headers={"Accept-Encoding": "identity"},
+        )
     too_long = BadRequest(413, f"A request has at most {limit} bytes.", "LIMIT_EXCEEDED")
     if int(request.headers.get("content-length", 0)) > limit:
         raise too_long

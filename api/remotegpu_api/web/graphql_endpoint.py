@@ -2,52 +2,67 @@
 
 from typing import Any, Final
 
-import msgspec
-from graphql import GraphQLError, OperationType
+from graphql import OperationType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from remotegpu_api.callers import actor_of, comes_from_here, source_address
+from remotegpu_api.callers import actor_of, ignored_credentials, source_address
 from remotegpu_api.encoding import encode_json
-from remotegpu_api.request import BadRequest, GraphQLRequest, parse_request
+from remotegpu_api.origins import Sender, is_proved_same_origin, sender_of
+from remotegpu_api.preparation import prepare
+from remotegpu_api.request import (
+    BadRequest,
+    GraphQLRequest,
+    decode_json,
+    parse_parameters,
+    parse_request,
+)
 from remotegpu_api.state import state_of
 from remotegpu_api.web.admission import place_of, read_body, status_of
+from remotegpu_api.web.media_types import GRAPHQL_JSON, HTML, JSON, best_of, check_content_type
 from remotegpu_api.web.pages import page
 from remotegpu_core.actor import anonymous
 from remotegpu_core.errors import TryLater, Unauthenticated
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import RequestRefused, refusal
+from remotegpu_graphql.engine import Operation, RequestRefused, refusal
 from remotegpu_graphql.errors import top_level
 
 MAX_BODY: Final = 256 * 1024
 
-_GRAPHQL_JSON: Final = "application/graphql-response+json"
-_JSON: Final = "application/json"
-
 
 async def graphql_endpoint(request: Request) -> Response:
-    if request.method == "GET":
-        return await _get(request)
-    media_type = _negotiate(request.headers.get("accept"))
+    if request.method == "OPTIONS":
+        # Preflights of allowed pages are answered in `cross_origin`.
+        return Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})
+    accept = request.headers.get("accept")
+    media_type = best_of(
+        accept, (JSON, GRAPHQL_JSON, HTML) if _is_get(request) else (JSON, GRAPHQL_JSON)
+    )
+    if media_type == HTML:
+        return await _console(request)
     try:
-        return await _post(request, media_type)
+        if media_type is None:
+            raise BadRequest(406, f"Answers are {GRAPHQL_JSON} or {JSON}: accept one of them.")
+        return await _answer_of(request, media_type)
     except BadRequest as bad:
-        return _answer(refusal([bad.error]).as_dict(), media_type, bad.status)
+        answer = _answer(refusal([bad.error]).as_dict(), media_type or JSON, bad.status)
+        answer.headers.update(bad.headers)
+        return answer
     except TryLater as error:
-        response = _answer(refusal([top_level(error)]).as_dict(), media_type, status_of(error))
-        response.headers["Retry-After"] = str(error.retry_after)
-        return response
-
-
-async def _get(request: Request) -> Response:
-    """The console for browsers. Documents are not run by GET: none are persisted yet."""
-    if "text/html" not in request.headers.get("accept", ""):
-        error = GraphQLError(
-            "Documents are sent by POST as application/json.", extensions={"code": "BAD_REQUEST"}
+        answer = _answer(
+            refusal([top_level(error)]).as_dict(), media_type or JSON, status_of(error)
         )
-        response = _answer(refusal([error]).as_dict(), _JSON, 405)
-        response.headers["Allow"] = "POST"
-        return response
+        answer.headers["Retry-After"] = str(error.retry_after)
+        return answer
+
+
+def _is_get(request: Request) -> bool:
+    """HEAD is answered as GET is, and the server leaves the body out."""
+    return request.method in {"GET", "HEAD"}
+
+
+async def _console(request: Request) -> Response:
+    """The page for browsers; what else the address says is not run."""
     try:
         actor = await actor_of(request, state_of(request).plane.settings)
     except Unauthenticated:
@@ -55,48 +70,70 @@ async def _get(request: Request) -> Response:
     return page("console.html") if actor.is_signed_in else RedirectResponse("/sign-in", 303)
 
 
-async def _post(request: Request, media_type: str) -> Response:
-    if not comes_from_here(request, state_of(request).plane.settings):
-        raise BadRequest(403, "Pages of other origins may not send requests here.", "FORBIDDEN")
+async def _answer_of(request: Request, media_type: str) -> Response:
+    sender = sender_of(request, state_of(request).plane.settings)
+    if sender is Sender.FOREIGN:
+        raise BadRequest(
+            403,
+            "Pages of other origins may not send requests here, but for those that the operator "
+            "names in REMOTEGPU_ALLOWED_ORIGINS.",
+            "FORBIDDEN",
+        )
+    cookie_counts = sender is Sender.OURS and (
+        not _is_get(request) or is_proved_same_origin(request)
+    )
     with place_of(request):
-        return await _run(request, media_type)
+        return await _run(request, media_type, cookie_counts=cookie_counts)
 
 
-async def _run(request: Request, media_type: str) -> Response:
+async def _run(request: Request, media_type: str, *, cookie_counts: bool) -> Response:
     state = state_of(request)
-    body = await read_body(request, MAX_BODY)
-    asked = _parse(body, request.headers.get("content-type", ""))
+    asked = await _read(request)
     try:
-        actor = await actor_of(request, state.plane.settings)
+        actor = await actor_of(request, state.plane.settings, cookie_counts=cookie_counts)
     except Unauthenticated as error:
         # Trying tokens out is not free.
         state.plane.rates.request(anonymous(source_address(request, state.plane.settings)))
         raise BadRequest(401, error.message, error.code) from None
     state.plane.rates.request(actor)
     try:
-        operation = state.engine.prepare(
-            asked.query, asked.operation_name, signed_in=actor.is_signed_in
-        )
+        operation = await prepare(asked, actor, state.plane.documents, state.engine)
     except RequestRefused as refused:
         answer = refusal(refused.errors).as_dict()
-        return _answer(answer, media_type, 400 if media_type == _GRAPHQL_JSON else 200)
+        return _answer(answer, media_type, 400 if media_type == GRAPHQL_JSON else 200)
+    _check_kind(request, operation)
+    response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
+    if not actor.is_signed_in and (
+        ignored := ignored_credentials(request, cookie_counts=cookie_counts)
+    ):
+        response.extensions["ignored"] = ignored
+    status = 200 if response.began or media_type == JSON else 400
+    return _answer(response.as_dict(), media_type, status)
+
+
+async def _read(request: Request) -> GraphQLRequest:
+    if _is_get(request):
+        return parse_parameters(request.query_params)
+    check_content_type(request.headers.get("content-type", ""))
+    return _parse(await read_body(request, MAX_BODY))
+
+
+def _check_kind(request: Request, operation: Operation) -> None:
     if operation.kind is OperationType.SUBSCRIPTION:
         raise BadRequest(
             400,
             "Subscriptions run over websocket, with the subprotocol graphql-transport-ws.",
         )
-    response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
-    status = 200 if response.began or media_type == _JSON else 400
-    return _answer(response.as_dict(), media_type, status)
+    if operation.kind is OperationType.MUTATION and _is_get(request):
+        raise BadRequest(
+            405,
+            "Mutations are sent by POST: GET and HEAD change nothing.",
+            headers={"Allow": "POST"},
+        )
 
 
-def _parse(body: bytes, content_type: str) -> GraphQLRequest:
-    if content_type.partition(";")[0].strip().lower() != _JSON:
-        raise BadRequest(415, f"Expected Content-Type: application/json, got {content_type!r}.")
-    try:
-        payload = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadRequest(400, "The body is not valid JSON in UTF-8.") from None
+def _parse(body: bytes) -> GraphQLRequest:
+    payload = decode_json(body, "The body")
     if isinstance(payload, list):
         raise BadRequest(400, "Batches are not supported: send one request a document.")
     if not isinstance(payload, dict):
@@ -104,15 +141,11 @@ def _parse(body: bytes, content_type: str) -> GraphQLRequest:
     return parse_request(payload)
 
 
-def _negotiate(accept: str | None) -> str:
-    """What the caller reads best: the newer media type when it names it, JSON otherwise."""
-    return _GRAPHQL_JSON if accept is not None and _GRAPHQL_JSON in accept else _JSON
-
-
 def _answer(body: dict[str, Any], media_type: str, status: int) -> Response:
     return Response(
         encode_json(body),
         status,
         media_type=f"{media_type}; charset=utf-8",
-        headers={"Cache-Control": "no-store"},
+        # An answer is not kept, and never taken for anything but JSON.
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
     )

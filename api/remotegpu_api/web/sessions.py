@@ -6,7 +6,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from remotegpu_api.callers import COOKIE, actor_of, comes_from_here, source_address
+from remotegpu_api.callers import COOKIE, actor_of, source_address
+from remotegpu_api.origins import comes_from_here
 from remotegpu_api.request import BadRequest
 from remotegpu_api.state import state_of
 from remotegpu_api.web.admission import place_of, read_body, status_of
