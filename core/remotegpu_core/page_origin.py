@@ -22,7 +22,7 @@ def page_origin(text: str) -> str:
         return normalise_origin(text)
     lowered = text.lower()
     if _OTHER_SCHEME.fullmatch(lowered) and not lowered.startswith(
-        ("http:", "https:", "ws:", "wss:", "file:")
+        ("http:", "https:", "ws:", "wss:", "ftp:", "file:")
     ):
         return lowered
     raise InvalidValue(
