@@ -127,7 +127,7 @@ class Gateway:
         if machine_id is not None and self.links.get(machine_id) is connection:
             del self.links[machine_id]
             self._watching.pop(machine_id, None)
-            self._presence.disconnected(machine_id, connection.epoch, connection.heard_at)
+            self._presence.disconnected(machine_id, connection.epoch, connection.link.heard_at)
 
     def _rate_wished(self, message: bytes) -> None:
         machine_id = _machine_id(message)

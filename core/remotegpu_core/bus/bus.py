@@ -16,7 +16,7 @@ from remotegpu_core.bus.listener import Listener
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
-from remotegpu_core.clock import now_ms
+from remotegpu_core.clock import credible, now_ms
 
 #: Milliseconds that a replica's wish for a sampling rate holds.
 WATCH_LIFETIME = 30_000
@@ -115,7 +115,8 @@ class Bus:
         intervals: list[float] = []
         for wish in cast("dict[bytes, bytes]", found).values():
             interval, until = wish.split()
-            if int(until) > now:
+            # One that would hold for longer was wished by a clock that was ahead.
+            if now < int(until) <= credible(now) + WATCH_LIFETIME:
                 intervals.append(float(interval))
         return min(intervals, default=None)
 

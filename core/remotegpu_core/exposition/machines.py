@@ -9,7 +9,7 @@ import structlog
 
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.bus.samples import Sample
-from remotegpu_core.clock import now_ms
+from remotegpu_core.clock import credible, now_ms
 from remotegpu_core.exposition.family import label_set
 from remotegpu_core.exposition.turns import Turns
 from remotegpu_core.models import Gpu, Machine
@@ -78,12 +78,13 @@ class HeldMachines:
                 self.bus_up = False
                 return
             await self._describe(chunk)
-            oldest = now_ms() - MAX_AGE
+            now = now_ms()
+            oldest, newest = now - MAX_AGE, credible(now)
             for machine_id in chunk:
                 sample, known = live[machine_id].sample, self._known.get(machine_id)
                 if sample is None or known is None or sample.epoch != held[machine_id]:
                     continue
-                if sample.sampled_at >= oldest:
+                if oldest <= sample.sampled_at <= newest:
                     yield MachineRow(known.labels, known.gpu_labels, sample)
                 await turns.take()
 

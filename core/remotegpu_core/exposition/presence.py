@@ -9,8 +9,8 @@ from tortoise.expressions import Q
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.exposition.family import Field, label_set
-from remotegpu_core.models import Machine, Replica
-from remotegpu_core.services.presence import REPLICA_DEAD_AFTER
+from remotegpu_core.models import Machine
+from remotegpu_core.services.replicas import living_replicas
 from remotegpu_core.states import Lifecycle, Presence
 
 _AT_ONCE: Final = 100
@@ -60,7 +60,7 @@ async def answered_for(replica_id: uuid.UUID, started_at: int) -> AsyncIterator[
     It is the one that holds, or held last, the machine's link; where that one is gone, or the host
     never connected, the living process that started first. Retired machines are left out.
     """
-    alive = await Replica.filter(heartbeat_at__gte=now_ms() - REPLICA_DEAD_AFTER)
+    alive = await living_replicas(now_ms())
     others = {replica.id: replica.started_at for replica in alive if replica.id != replica_id}
     mine = Q(replica_id=replica_id)
     if all((started_at, replica_id) < (at, other) for other, at in others.items()):

@@ -18,7 +18,14 @@ from remotegpu_core.models.machine_address import AddressSource, MachineAddress
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quota import Quota
 from remotegpu_core.models.ssh_key import SshKey
-from remotegpu_core.models.system import Freeze, Lease, Replica, Version
+from remotegpu_core.models.system import (
+    ClockStamp,
+    Freeze,
+    FreezeCause,
+    Lease,
+    Replica,
+    Version,
+)
 from remotegpu_core.models.user import User
 from remotegpu_core.models.workspace import Membership, Workspace, WorkspaceRole
 
@@ -30,11 +37,13 @@ __all__ = [
     "AuditEvent",
     "Booking",
     "CleaningReceipt",
+    "ClockStamp",
     "Command",
     "Dataset",
     "DatasetGrant",
     "Enrollment",
     "Freeze",
+    "FreezeCause",
     "Gpu",
     "IdempotencyKey",
     "Lease",

@@ -1,3 +1,4 @@
+from enum import StrEnum
 from uuid import UUID
 
 from tortoise import fields
@@ -40,13 +41,35 @@ class Lease(Model):
         table = "lease"
 
 
+class ClockStamp(Model):
+    """One row: the newest moment at which a process lived whose clock was not doubted."""
+
+    id = fields.SmallIntField(primary_key=True, generated=False, default=1)
+    at = fields.BigIntField()
+
+    class Meta(Model.Meta):
+        table = "clock_stamp"
+
+
+class FreezeCause(StrEnum):
+    """STARTED: the first process has just started. SILENCE: many machines fell silent at once.
+    CLOCK: what a process takes for the time may be wrong."""
+
+    STARTED = "STARTED"
+    SILENCE = "SILENCE"
+    CLOCK = "CLOCK"
+
+
 class Freeze(Model):
     """A time in which nothing is destroyed by itself, see `services.freeze`.
 
-    It holds until `until`, which moves on with its causes, or until somebody ended it.
+    It holds until `until`, which moves on with its causes, or until it is ended.
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
+    cause = fields.CharEnumField(
+        FreezeCause, max_length=16, default=FreezeCause.STARTED, db_default="STARTED"
+    )
     reason = fields.CharField(max_length=500)
     started_at = fields.BigIntField()
     until = fields.BigIntField(db_index=True)

@@ -12,6 +12,7 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import IdempotencyKeyReused, InvalidInput
 from remotegpu_core.models import IdempotencyKey
+from remotegpu_core.services.freeze import is_clock_doubted
 from remotegpu_core.texts import storable
 
 #: Milliseconds for which a key is remembered.
@@ -64,7 +65,7 @@ async def recall(call: Call | None) -> Made | None:
     known = await _find(call)
     if known is None:
         return None
-    if known.created_at <= now_ms() - LIFETIME:
+    if known.created_at <= now_ms() - LIFETIME and not await is_clock_doubted():
         await known.delete()
         return None
     if known.input_hash != call.input_hash:

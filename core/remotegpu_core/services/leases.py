@@ -10,7 +10,7 @@ from typing import Final
 from tortoise.connection import get_connection
 from tortoise.exceptions import IntegrityError
 
-from remotegpu_core.clock import now_ms
+from remotegpu_core.clock import TOLERANCE, now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Lease
 
@@ -26,7 +26,9 @@ _POSTGRES_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _TAKE: Final = (
     "UPDATE lease SET until = {now} + {lifetime}, "
     "token = CASE WHEN holder = '{holder}' THEN token ELSE token + 1 END, holder = '{holder}' "
-    "WHERE name = '{name}' AND (holder = '{holder}' OR until <= {now}) RETURNING token"
+    "WHERE name = '{name}' AND (holder = '{holder}' OR until <= {now} "
+    # A clock that was ahead wrote it.
+    "OR until > {now} + {longest}) RETURNING token"
 )
 
 
@@ -42,6 +44,7 @@ async def hold(name: str, holder: uuid.UUID, *, lifetime: int = LIFETIME) -> int
                 _TAKE.format(
                     now=str(now_ms()) if sqlite else _POSTGRES_NOW,
                     lifetime=int(lifetime),
+                    longest=max(int(lifetime), LIFETIME) + TOLERANCE,
                     holder=holder,
                     name=_checked(name),
                 )

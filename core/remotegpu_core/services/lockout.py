@@ -4,7 +4,7 @@ An attempt is counted before the password is checked and forgiven when it was ri
 once get no more tries than a hundred in a row.
 """
 
-from remotegpu_core.clock import now_ms
+from remotegpu_core.clock import credible, now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import LockedOut
 from remotegpu_core.models import SignInFailure
@@ -104,4 +104,7 @@ async def _locked_row(key: str, now: int) -> SignInFailure:
         failure = await SignInFailure.filter(key=key).select_for_update().get_or_none()
         # None: somebody was forgiven, or a prune came, between the two statements.
         if failure is not None:
+            if failure.last_at > credible(now):
+                # A clock that was ahead wrote it: a lock lasts no longer for that.
+                failure.last_at = now
             return failure

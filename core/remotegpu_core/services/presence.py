@@ -6,16 +6,14 @@ from typing import Final
 
 from tortoise.expressions import Q
 
-from remotegpu_core.clock import now_ms
+from remotegpu_core.clock import credible, now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, Replica
 from remotegpu_core.services import hosts
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.replicas import REPLICA_DEAD_AFTER, living_replicas
 from remotegpu_core.states import Presence, sources_of
-from remotegpu_protocol.limits import LOST_AFTER, UNREACHABLE_AFTER
-
-#: Milliseconds after which a replica that wrote no heartbeat holds no links any more.
-REPLICA_DEAD_AFTER = int(UNREACHABLE_AFTER * 1000)
+from remotegpu_protocol.limits import LOST_AFTER
 
 #: Boots of a machine that are remembered.
 _BOOTS_KEPT = 4
@@ -151,7 +149,7 @@ async def release_orphans(*, not_before: int) -> int:
     deadline = now - REPLICA_DEAD_AFTER
     if not_before > deadline:
         return 0
-    alive = await Replica.filter(heartbeat_at__gte=deadline).values_list("id", flat=True)
+    alive = await living_replicas(now).values_list("id", flat=True)
     # Only those that may be orphans: a fleet is not read every few seconds. And before the
     # replicas are looked at again: one that starts meanwhile is known by then.
     orphaned = Q(replica_id__isnull=True) | ~Q(replica_id__in=list(alive)) if alive else Q()
@@ -162,6 +160,8 @@ async def release_orphans(*, not_before: int) -> int:
     moved = 0
     for machine_id, epoch, replica_id, last_seen_at in online:
         beat_at = beats.get(replica_id, 0)
+        if beat_at > credible(now):
+            beat_at = 0
         if beat_at < deadline:
             # The link held while its replica lived, whatever was last written down.
             last_seen_at = max(last_seen_at or 0, beat_at)

@@ -200,5 +200,5 @@ def _token_actor(token: ApiToken, user: User) -> Actor | None:
 
 async def _note_use(token: ApiToken) -> None:
     now = now_ms()
-    if token.last_used_at is None or now - token.last_used_at >= _USE_RESOLUTION:
+    if token.last_used_at is None or abs(now - token.last_used_at) >= _USE_RESOLUTION:
         await ApiToken.filter(id=token.id).update(last_used_at=now)

@@ -9,6 +9,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import Conflict, Forbidden
 from remotegpu_core.models import AuditEvent, Freeze, MachineChange, Replica
 from remotegpu_core.services import freeze, presence
+from remotegpu_core.services.replicas import REPLICA_DEAD_AFTER
 from remotegpu_core.states import Lifecycle
 from tests.core.hosts import make_machine, make_online
 from tests.core.people import make_tenant
@@ -99,7 +100,7 @@ async def test_the_first_replica_knows_nothing_yet() -> None:
     # The others know.
     assert not await freeze.note_start(two)
     assert not await freeze.is_frozen()
-    await Replica.all().update(heartbeat_at=now_ms() - presence.REPLICA_DEAD_AFTER - 1)
+    await Replica.all().update(heartbeat_at=now_ms() - REPLICA_DEAD_AFTER - 1)
     assert await freeze.note_start(two)
 
 

@@ -10,7 +10,6 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Machine, MachineChange, Replica
 from remotegpu_core.services import presence
 from remotegpu_core.services.presence import (
-    REPLICA_DEAD_AFTER,
     beat,
     connect,
     disconnect,
@@ -19,6 +18,7 @@ from remotegpu_core.services.presence import (
     release_orphans,
     retire_replica,
 )
+from remotegpu_core.services.replicas import REPLICA_DEAD_AFTER
 from remotegpu_core.states import Presence
 from remotegpu_protocol.limits import LOST_AFTER, UNREACHABLE_AFTER
 from tests.core.clocks import HandClock

@@ -1,7 +1,7 @@
 """What time does to allocations: they start, are placed, are warned of, and end.
 
 Every replica may do all of it at once: each move is made within a ledger by whoever finds it still
-to be made.
+to be made. While the clock is doubted, none is made: its time may not have come.
 """
 
 import uuid
@@ -37,6 +37,8 @@ async def expire_due() -> int:
 
     In a freeze only what no host was told of: the rest stays with its users until it is over.
     """
+    if await freeze.is_clock_doubted():
+        return 0
     over = Allocation.filter(
         state__in=[AllocationState.PENDING, AllocationState.ACTIVE], ends_at__lte=now_ms()
     )
@@ -47,6 +49,8 @@ async def expire_due() -> int:
 
 async def start_due() -> int:
     """Begin reservations whose time has come and whose GPUs are free; return how many."""
+    if await freeze.is_clock_doubted():
+        return 0
     now = now_ms()
     due = Allocation.filter(
         state=AllocationState.PENDING,
@@ -63,6 +67,8 @@ async def place_queue() -> int:
 
     A machine that would do for somebody who still waits is kept from those behind them.
     """
+    if await freeze.is_clock_doubted():
+        return 0
     waiting = (
         await Allocation.filter(
             state=AllocationState.PENDING, machine_id=None, ends_at__gt=now_ms()
@@ -83,6 +89,8 @@ async def place_queue() -> int:
 
 async def warn_due(warnings: list[int]) -> int:
     """Tell of ends that are near: `warnings` in seconds before them. Returns how many."""
+    if await freeze.is_clock_doubted():
+        return 0
     told = 0
     for seconds in sorted(warnings):
         notice = seconds * 1000
