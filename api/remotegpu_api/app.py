@@ -24,7 +24,7 @@ from remotegpu_api.web.pages import assets
 from remotegpu_api.web.prometheus import PrometheusEndpoint
 from remotegpu_api.web.sessions import create_session, end_session, sign_in_page
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.versions import DATABASE_ERRORS
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_graphql.engine import Engine
 
 

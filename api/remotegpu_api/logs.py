@@ -6,8 +6,8 @@ from typing import Any
 
 import structlog
 
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.settings import Settings
-from remotegpu_core.versions import DATABASE_ERRORS
 
 
 def _without_known_tracebacks(record: logging.LogRecord) -> bool:

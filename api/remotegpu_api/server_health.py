@@ -50,8 +50,8 @@ def health_of(state: ServerState, telemetry: Telemetry, fleet: FleetText) -> Hea
         bus_dropped=writer.dropped,
         samples_superseded=writer.superseded,
         tasks=len(asyncio.all_tasks()),
-        database_up=fleet.database_up,
-        bus_up=fleet.bus_up,
+        database_up=fleet.database_up and plane.database.health.trouble is None,
+        bus_up=fleet.bus_up and plane.bus.trouble is None,
     )
 
 
@@ -115,7 +115,8 @@ class HealthCollector(Collector):
             yield CounterMetricFamily(f"remotegpu_{name}", text, value)
         up = GaugeMetricFamily(
             "remotegpu_dependency_up",
-            "1 when it answered this scrape; without it, what it tells is left out.",
+            "1 when it answered this scrape and takes changes; what one that does not answer "
+            "tells is left out.",
             labels=("dependency",),
         )
         up.add_metric(("database",), int(health.database_up))

@@ -9,13 +9,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
-import asyncpg
 import structlog
 from tortoise.connection import get_connection
-from tortoise.exceptions import BaseORMException
 
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.bus.keys import NUDGE
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.models import Version
 from remotegpu_core.tasks import end, keep_running
 
@@ -23,16 +22,6 @@ log = structlog.get_logger()
 
 #: Seconds between polls.
 POLL_INTERVAL = 1.0
-
-#: What a database that is away raises, through Tortoise or past it. The internal error is asyncpg's for
-#: a connection that is lost while it is given back.
-DATABASE_ERRORS = (
-    BaseORMException,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
 
 
 class Topic(StrEnum):

@@ -11,11 +11,11 @@ from strawberry.types.base import StrawberryContainer
 from strawberry.types.field import StrawberryField
 
 from remotegpu_core.actor import Actor, Scope
+from remotegpu_core.database.failures import DATABASE_ERRORS, DatabaseUnavailable
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Forbidden, NotFound, RemoteGPUError, Unauthenticated
 from remotegpu_core.models import Outcome
 from remotegpu_core.services import audit
-from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_graphql.errors import is_user_error, top_level, user_error
 
 log = structlog.get_logger()
@@ -121,7 +121,8 @@ def _unwrap(declared: Any) -> Any:
 
 
 async def _audit_refusal(actor: Actor, action: str, error: RemoteGPUError) -> None:
-    if error.audited:
+    # A database that is away, or takes no changes, refuses the event too.
+    if error.audited or isinstance(error, DatabaseUnavailable):
         return
     denied = isinstance(error, Unauthenticated | Forbidden | NotFound)
     details = {"code": error.code}

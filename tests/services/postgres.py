@@ -111,6 +111,32 @@ class PostgresServer:
             # FORCE: a test that failed may have left connections open.
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def end_sessions(self, database: str) -> None:
+        """End every connection to a database, as an administrator would."""
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "  # noqa: S608 - a test's own name
+            f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+        )
+
+    @contextmanager
+    def small_tablespace(self, size: int) -> Iterator[tuple[str, Path]]:
+        """A tablespace's name and folder, on a file system of `size` bytes. Needs root."""
+        folder = self._folder / "small"
+        folder.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)],
+            check=True,
+        )
+        try:
+            if self._account is not None:
+                os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+            self.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+            yield "small", folder
+            self.execute("DROP TABLESPACE small")
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            folder.rmdir()
+
     @property
     def _data(self) -> Path:
         return self._folder / "data"

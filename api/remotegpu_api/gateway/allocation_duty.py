@@ -8,11 +8,12 @@ from typing import Final
 import structlog
 
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.services import leases
 from remotegpu_core.services.allocations import duty
 from remotegpu_core.services.datasets import revoking
 from remotegpu_core.tasks import end, keep_running
-from remotegpu_core.versions import DATABASE_ERRORS, Topic
+from remotegpu_core.versions import Topic
 
 log = structlog.get_logger()
 

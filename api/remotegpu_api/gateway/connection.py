@@ -13,13 +13,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from remotegpu_api.taking import take_by
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Machine
 from remotegpu_core.services import enrollments, journals, presence
 from remotegpu_core.services.events import apply_event
 from remotegpu_core.services.inventory import apply_inventory
 from remotegpu_core.states import Lifecycle
-from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.close_codes import CloseCode
 from remotegpu_protocol.commands import Command, Event
 from remotegpu_protocol.errors import (

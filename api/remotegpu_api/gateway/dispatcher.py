@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.models import Command
 from remotegpu_core.services import commands, events, leases
 from remotegpu_core.tasks import end, keep_running
-from remotegpu_core.versions import DATABASE_ERRORS, Topic
+from remotegpu_core.versions import Topic
 from remotegpu_protocol import commands as wire
 from remotegpu_protocol.errors import ProtocolError
 from remotegpu_protocol.limits import COMMAND_RETRY, COMMAND_WINDOW

@@ -11,6 +11,7 @@ import structlog
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.services import (
     audit,
     commands,
@@ -28,7 +29,6 @@ from remotegpu_core.services.allocations.log import ALLOCATION_LOG
 from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_core.services.clock_watch import ClockWatch
 from remotegpu_core.tasks import end, keep_running
-from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.limits import UNREACHABLE_AFTER
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class PresenceDuty:
                 if self._gone.get(machine_id) == (epoch, heard_at):
                     del self._gone[machine_id]
         if self._due(_BEAT):
+            await self._plane.bus.probe(self._plane.replica_id)
             await self._beat()
+            self._plane.database.health.written()
         if self._due(_SWEEP):
             moved |= bool(await presence.revive(self._seen(), self._plane.replica_id))
             if await leases.hold("presence", self._plane.replica_id) is not None:

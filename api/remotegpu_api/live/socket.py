@@ -35,9 +35,9 @@ from remotegpu_api.origins import Sender, sender_of
 from remotegpu_api.preparation import prepare
 from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import LimitExceeded, Overloaded, RemoteGPUError, Unauthenticated
 from remotegpu_core.services.sign_in import authenticate
-from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_graphql.engine import RequestRefused
 from remotegpu_protocol.close_codes import fit_reason
 

@@ -3,12 +3,13 @@
 import asyncio
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from remotegpu_api.state import state_of
-from remotegpu_core.versions import DATABASE_ERRORS, read_versions
+from remotegpu_core.database.failures import DATABASE_ERRORS, DatabaseUnavailable
+from remotegpu_core.versions import read_versions
 
 log = structlog.get_logger()
 
@@ -17,7 +18,9 @@ async def database_away(_request: Request, error: Exception) -> JSONResponse:
     """The answer to a request that needed a database which is away, in the shape of the graph's."""
     log.warning("http.database_away", error=str(error))
     told = {
-        "message": "The database is away: try again in a few seconds.",
+        "message": error.message
+        if isinstance(error, DatabaseUnavailable)
+        else "The database is away: try again in a few seconds.",
         "extensions": {"code": "UNAVAILABLE"},
     }
     return JSONResponse({"errors": [told]}, 503, {"Retry-After": "2", "Cache-Control": "no-store"})
@@ -32,9 +35,13 @@ async def livez(_request: Request) -> JSONResponse:
 
 
 async def healthz(request: Request) -> JSONResponse:
-    """200 when the database answers; a bus that is away is told, but degrades live data only."""
+    """200 when the database answers and takes changes.
+
+    A bus that is away, or keeps nothing, is told, but degrades live data only.
+    """
     plane = state_of(request).plane
-    database = bus = "ok"
+    database: str = plane.database.health.trouble or "ok"
+    bus = "ok" if plane.bus.trouble is None else "refuses-writes"
     try:
         async with asyncio.timeout(2):
             await read_versions()
@@ -43,6 +50,8 @@ async def healthz(request: Request) -> JSONResponse:
     try:
         async with asyncio.timeout(2):
             await plane.bus.redis.ping()
+    except ResponseError:
+        bus = "refuses-writes"
     except (RedisError, OSError, TimeoutError):
         bus = "away"
     status = 200 if database == "ok" else 503

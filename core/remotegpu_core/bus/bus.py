@@ -1,23 +1,29 @@
 """The bus as services and the edge use it."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from remotegpu_core.bus import keys
-from remotegpu_core.bus.connection import Breaker, connect
+from remotegpu_core.bus.connection import QUESTION_TIMEOUT, Breaker, connect
 from remotegpu_core.bus.listener import Listener
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.bus.samples import Sample, unpack_sample
 from remotegpu_core.bus.writer import Writer
 from remotegpu_core.clock import credible, now_ms
 
+log = structlog.get_logger()
+
+#: Milliseconds that a probe is kept.
+PROBE_LIFETIME = 10_000
 #: Milliseconds that a replica's wish for a sampling rate holds.
 WATCH_LIFETIME = 30_000
 
@@ -39,6 +45,8 @@ class Bus:
         self.writer = Writer(self.redis)
         self.listener = Listener(self.redis)
         self._breaker = Breaker()
+        #: Why the last probe was not kept, in Redis's words; None: it was.
+        self.trouble: str | None = None
 
     async def start(self) -> None:
         self.writer.start()
@@ -49,6 +57,27 @@ class Bus:
         await self.writer.stop()
         with contextlib.suppress(RedisError, OSError):
             await self.redis.aclose()
+
+    async def probe(self, replica_id: UUID) -> None:
+        """Write a value, and note in `trouble` whether Redis kept it.
+
+        Redis may answer and keep nothing: out of memory, a replica since a failover, a disk that
+        its snapshots no longer fit on.
+        """
+        try:
+            async with asyncio.timeout(QUESTION_TIMEOUT):
+                await self.redis.set(keys.probe_key(replica_id), 1, px=PROBE_LIFETIME)
+        except (RedisError, OSError) as error:
+            if self.trouble is None:
+                log.warning("bus.refuses_writes", error=str(error))
+            self.trouble = str(error) or type(error).__name__
+            if isinstance(error, ReadOnlyError):
+                # Connections made anew may lead to the new primary.
+                await self.writer.disconnect()
+        else:
+            if self.trouble is not None:
+                log.info("bus.takes_writes")
+            self.trouble = None
 
     async def publish_sample(self, machine_id: UUID, sample: Sample) -> None:
         """Keep a sample as the machine's latest and send it to whoever watches."""

@@ -31,6 +31,10 @@ def watch_key(machine_id: UUID) -> str:
     return f"rg:watch:{machine_id}"
 
 
+def probe_key(replica_id: UUID) -> str:
+    return f"rg:probe:{replica_id}"
+
+
 def rate_key(caller: str, window: int) -> str:
     return f"rg:rate:{caller}:{window}"
 

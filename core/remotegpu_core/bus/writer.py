@@ -188,8 +188,14 @@ class Writer:
                 raise
             # Perhaps only the connection is gone, and the server was back before anybody looked.
             # Nothing here minds being written twice.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            await self.disconnect()
             return await self._try(batch, writes)
+
+    async def disconnect(self) -> None:
+        """Close the connections that nothing uses at this moment, the batches' one included."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._wire.close()
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _try(self, batch: Batch, writes: list[Write]) -> list[Refusal]:
         refusals: list[Refusal] = []

@@ -11,6 +11,8 @@ from remotegpu_protocol.grammar import shorten
 MODELS: Final = "remotegpu_core.models"
 MIGRATIONS: Final = "remotegpu_core.migrations"
 APP: Final = "remotegpu"
+#: Milliseconds that a change waits for another process which is writing to the SQLite file.
+BUSY_TIMEOUT = 10_000
 
 
 def tortoise_config(settings: Settings) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _connection(settings: Settings) -> dict[str, Any]:
                 # about enrolments and revocations does not allow that.
                 "synchronous": "FULL",
                 "foreign_keys": "ON",
-                "busy_timeout": 10_000,
+                "busy_timeout": BUSY_TIMEOUT,
             },
         }
     credentials = {"minsize": 1, "maxsize": 10, **_credentials(url)}

@@ -15,7 +15,9 @@ from tortoise.context import TortoiseContext, set_global_context
 from tortoise.exceptions import BaseORMException, DBConnectionError
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
+from remotegpu_core.database import postgres_engine, sqlite_engine
 from remotegpu_core.database.configuration import APP, tortoise_config
+from remotegpu_core.database.failures import DatabaseUnavailable, WriteHealth
 from remotegpu_core.errors import InvalidInput, Unavailable
 from remotegpu_core.settings import Settings
 
@@ -47,6 +49,13 @@ class Database:
     def is_sqlite(self) -> bool:
         return self._settings.database_url is None
 
+    @property
+    def health(self) -> WriteHealth:
+        """Whether it takes changes; `written` is told of one that comes every few seconds."""
+        client = get_connection("default")
+        assert isinstance(client, sqlite_engine.Client | postgres_engine.Client)  # noqa: S101 - by `configuration`
+        return client.health
+
     async def open(self) -> None:
         """Connect.
 
@@ -66,6 +75,10 @@ class Database:
         except _CANNOT_OPEN as error:
             await self.close()
             raise self._explain(error) from error
+        except DatabaseUnavailable as error:
+            await self.close()
+            cause = error.__cause__
+            raise self._explain(cause if isinstance(cause, Exception) else error) from error
         except BaseException:
             await self.close()
             raise

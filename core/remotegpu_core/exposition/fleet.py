@@ -8,13 +8,13 @@ from typing import Final
 import structlog
 
 from remotegpu_core.clock import now_ms
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.exposition.family import Exposition, Field
 from remotegpu_core.exposition.gpu_fields import GPU_FIELDS
 from remotegpu_core.exposition.host_fields import HOST_FIELDS
 from remotegpu_core.exposition.machines import HeldMachines, MachineRow
 from remotegpu_core.exposition.presence import PRESENCE_FIELDS, SEEN_FIELDS, answered_for
 from remotegpu_core.exposition.turns import Turns
-from remotegpu_core.versions import DATABASE_ERRORS
 
 log = structlog.get_logger()
 

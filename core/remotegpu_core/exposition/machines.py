@@ -10,10 +10,10 @@ import structlog
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.bus.samples import Sample
 from remotegpu_core.clock import credible, now_ms
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.exposition.family import label_set
 from remotegpu_core.exposition.turns import Turns
 from remotegpu_core.models import Gpu, Machine
-from remotegpu_core.versions import DATABASE_ERRORS
 from remotegpu_protocol.metrics import GpuMetrics
 
 log = structlog.get_logger()
