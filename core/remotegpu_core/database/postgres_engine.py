@@ -6,7 +6,9 @@ connection of the pool made anew.
 """
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -21,6 +23,7 @@ from tortoise.backends.base.client import (
     TransactionContextPooled,
 )
 from tortoise.connection import get_connections
+from tortoise.exceptions import IntegrityError
 
 from remotegpu_core.database.failures import (
     DatabaseUnavailable,
@@ -89,6 +92,35 @@ class _TransactionsConnection(ConnectionWrapper[asyncpg.Connection]):
 
 
 class Transaction(TransactionWrapper):
+    """Ends its connection when it does not begin or end as it should.
+
+    Whether a transaction is open on the connection is unknown then: it was lost, or the caller was
+    cancelled. The pool makes another connection in its place.
+    """
+
+    async def begin(self) -> None:
+        with self._ending_on_failure():
+            await super().begin()
+
+    async def commit(self) -> None:
+        with self._ending_on_failure():
+            await super().commit()
+
+    async def rollback(self) -> None:
+        with self._ending_on_failure():
+            await super().rollback()
+
+    @contextlib.contextmanager
+    def _ending_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            # A deferred constraint: the server rolled the transaction back.
+            raise
+        except BaseException:
+            self._connection.terminate()
+            raise
+
     def acquire_connection(self) -> ConnectionWrapper[asyncpg.Connection]:
         return _TransactionsConnection(self._lock, self)
 
