@@ -27,6 +27,10 @@ from remotegpu_protocol.origin import agent_url
 #: Seconds for name, TCP, TLS and HTTP together.
 OPEN_TIMEOUT: Final = 10.0
 
+#: Seconds that one address of a name is ahead of the next: RFC 8305's Connection Attempt Delay. An
+#: address that takes no connection must not use up the time for the others.
+HEAD_START: Final = 0.25
+
 #: Seconds that a closing handshake may take. A peer that is gone does not answer one, and a
 #: service manager waits for the agent to end.
 CLOSE_TIMEOUT: Final = 1.0
@@ -86,6 +90,7 @@ async def dial(server: Server, context: ssl.SSLContext | None = None) -> ClientC
             max_queue=4,
             user_agent_header=f"remotegpu-agent/{agent_version()}",
             proxy=proxy,
+            happy_eyeballs_delay=HEAD_START,
             open_timeout=OPEN_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
             # The protocol has heartbeats of its own.

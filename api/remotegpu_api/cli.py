@@ -11,6 +11,7 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
+from remotegpu_api.event_loop import Loop
 from remotegpu_api.logs import set_up_logging
 from remotegpu_core.actor import SYSTEM, Role
 from remotegpu_core.database.connection import Database
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    return uvloop.run(work)
+    return uvloop.run(work, loop_factory=Loop)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from remotegpu_agent.errors import CertificateRefused, SettingError, Unreachable
 from remotegpu_protocol.errors import InvalidValue
 from tests.agent.authority import Authority
 from tests.agent.control_plane import running_control_plane
+from tests.services.dead_address import run_beside_a_dead_address
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -166,3 +167,7 @@ async def test_the_environment_alone_makes_no_proxy(
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port}")
     with pytest.raises(Unreachable, match="cannot be resolved"):
         await dial(Server("https://nowhere.invalid"))
+
+
+def test_an_address_that_takes_no_connection_does_not_use_up_the_time(tmp_path: Path) -> None:
+    run_beside_a_dead_address(Path(__file__).parent / "dialling.py", tmp_path)

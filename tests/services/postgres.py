@@ -48,6 +48,11 @@ class PostgresServer:
     def url(self, database: str = "postgres") -> str:
         return f"postgres://{USER}@{LOOPBACK}:{self.port}/{database}"
 
+    @property
+    def socket(self) -> Path:
+        """The same server through its unix socket."""
+        return self._folder / f".s.PGSQL.{self.port}"
+
     def create(self) -> None:
         """Make the cluster's files."""
         self._run(

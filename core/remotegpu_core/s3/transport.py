@@ -1,5 +1,7 @@
 """How boto3's requests go out: to no refused address, and with answers that end."""
 
+import asyncio
+import socket
 import time
 from typing import Any, Final
 
@@ -13,7 +15,10 @@ from botocore.awsrequest import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.exceptions import HTTPClientError
 from botocore.httpsession import URLLib3Session
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from remotegpu_core.dialing import connect_socket
 from remotegpu_core.s3.addresses import is_refused
 
 #: Bytes of one answer: a page of a thousand keys has less than a quarter of it.
@@ -29,14 +34,36 @@ class TooMuch(BotoConnectionError):  # type: ignore[misc]  # boto3 has no types
     fmt = "The endpoint's answer has no end: {error}"
 
 
-class _Checked:
+class _Raced(HTTPConnection):
+    """Connects to the first address that answers, where urllib3 waits for each in turn."""
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            # In a thread that has no loop, see `measure`.
+            connection = asyncio.run(self._connect())
+        except TimeoutError:
+            raise ConnectTimeoutError(self, f"{self.host} took no connection in time.") from None
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from None
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from None
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self.timeout)
+        return connection
+
+    async def _connect(self) -> socket.socket:
+        async with asyncio.timeout(self.timeout):
+            return await connect_socket(self._dns_host.strip("[]"), self.port)
+
+
+class _Checked(_Raced):
     """Looks at whom a connection reached before anything is said to them.
 
     Not at what the name resolves to: that may be another address the next time.
     """
 
-    def _new_conn(self) -> Any:
-        connection = super()._new_conn()  # type: ignore[misc]  # of urllib3's connections
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
         peer = connection.getpeername()[0]
         if is_refused(peer):
             connection.close()
@@ -44,20 +71,18 @@ class _Checked:
         return connection
 
 
-class _HTTPConnection(_Checked, AWSHTTPConnection):  # type: ignore[misc]  # boto3 has no types
-    pass
+def _pools(connecting: type[_Raced]) -> dict[str, type]:
+    """Pools of connections that connect in this way, by scheme."""
+    http = type("_HTTP", (connecting, AWSHTTPConnection), {})
+    https = type("_HTTPS", (connecting, AWSHTTPSConnection), {})
+    return {
+        "http": type("_HTTPPool", (AWSHTTPConnectionPool,), {"ConnectionCls": http}),
+        "https": type("_HTTPSPool", (AWSHTTPSConnectionPool,), {"ConnectionCls": https}),
+    }
 
 
-class _HTTPSConnection(_Checked, AWSHTTPSConnection):  # type: ignore[misc]  # boto3 has no types
-    pass
-
-
-class _HTTPPool(AWSHTTPConnectionPool):  # type: ignore[misc]  # boto3 has no types
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]  # boto3 has no types
-    ConnectionCls = _HTTPSConnection
+_CHECKED: Final = _pools(_Checked)
+_UNCHECKED: Final = _pools(_Raced)
 
 
 class Transport:
@@ -71,11 +96,8 @@ class Transport:
         self._deadline = deadline
         # No proxy: whom it reaches would be its own choice.
         self._session = URLLib3Session(timeout=(timeout, timeout), proxies={})
-        if guarded:
-            self._session._manager.pool_classes_by_scheme = {  # noqa: SLF001 - botocore's one way
-                "http": _HTTPPool,
-                "https": _HTTPSPool,
-            }
+        pools = _CHECKED if guarded else _UNCHECKED
+        self._session._manager.pool_classes_by_scheme = pools  # noqa: SLF001 - botocore's one way
 
     def __call__(self, request: Any, **_: Any) -> Any:
         request.stream_output = True
