@@ -27,6 +27,7 @@ from remotegpu_core.models import (
     Mount,
     Operation,
     OperationStep,
+    QuarantineCause,
     SshKey,
     User,
     Workspace,
@@ -39,6 +40,7 @@ from remotegpu_core.services import (
     enrollments,
     machines,
     operations,
+    quarantine,
     quotas,
     ssh_keys,
     users,
@@ -128,6 +130,9 @@ class Loaders:
         self.addresses: DataLoader[uuid.UUID, list[MachineAddress]] = _every(addresses_of)
         self.address_holder: DataLoader[uuid.UUID, Machine | None] = _one(
             lambda ids: machines_that_hold(context.actor, ids)
+        )
+        self.quarantine_causes: DataLoader[uuid.UUID, list[QuarantineCause]] = _every(
+            quarantine.causes_of
         )
         self.members: DataLoader[uuid.UUID, list[Membership]] = _every(workspaces.members_of)
         self.claims: DataLoader[uuid.UUID, availability.Claims | None] = _one(

@@ -13,6 +13,7 @@ from remotegpu_core.models import Command, Machine
 from remotegpu_core.services import commands, hosts
 from remotegpu_core.services.events import Applied, apply_event
 from remotegpu_core.services.ledger import ledger
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import CommandState
 from remotegpu_protocol import commands as wire
 from remotegpu_protocol.codec import encode
@@ -188,7 +189,7 @@ async def test_an_accepted_host_is_looked_at_anew_before_it_is_sent_anything(
     async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
         machine = await Machine.get()
         async with ledger(machine.id):
-            await hosts.hold(machine, "somebody should look")
+            await hosts.hold(machine.id, CauseCode.HOST_CLONED, "somebody should look")
         [one] = await queue(host, "one")
         # By another replica, while nobody can be told.
         await hosts.accept_host(await make_admin(), machine.id)

@@ -344,13 +344,23 @@ async def test_operations_are_called_off_and_quarantines_overridden(plane: Contr
     await _run(plane, admin, "ReleaseAllocation", id=made["allocation"]["id"], key="r")
     (end,) = await Command.filter(allocation_id=row.id, kind="allocation.end")
     await answer(end, CommandState.FAILED)
+    causes = (
+        "query Q($id: ID!) { machine(id: $id) { lifecycle quarantineCauses { code message nextStep "
+        "since gpu { id } allocation { id } } } }"
+    )
+    machine = (await data_of(plane, admin, causes, {"id": host.id}))["machine"]
+    (cause,) = machine["quarantineCauses"]
+    assert (machine["lifecycle"], cause["code"]) == ("QUARANTINED", "CLEANING_FAILED")
+    assert (cause["allocation"], cause["gpu"]) == ({"id": made["allocation"]["id"]}, None)
+    assert "FAILED" in cause["message"]
+    assert "retryReclaim" in cause["nextStep"]
     override = (
         'mutation M($id: ID!) { overrideQuarantine(input: { machineId: $id, reason: "wiped" }) '
-        "{ machine { lifecycle lifecycleReason } userErrors { code } } }"
+        "{ machine { lifecycle quarantineCauses { code } } userErrors { code } } }"
     )
     data = await data_of(plane, admin, override, {"id": host.id})
     assert data["overrideQuarantine"] == {
-        "machine": {"lifecycle": "IN_SERVICE", "lifecycleReason": None},
+        "machine": {"lifecycle": "IN_SERVICE", "quarantineCauses": []},
         "userErrors": [],
     }
     receipt = await data_of(

@@ -12,21 +12,8 @@ import structlog
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.database.failures import DATABASE_ERRORS
-from remotegpu_core.services import (
-    audit,
-    commands,
-    freeze,
-    idempotency,
-    leases,
-    lockout,
-    operations,
-    presence,
-    sign_in,
-    stamps,
-)
+from remotegpu_core.services import freeze, leases, presence, pruning, stamps
 from remotegpu_core.services.addresses.quarantine import settle
-from remotegpu_core.services.allocations.log import ALLOCATION_LOG
-from remotegpu_core.services.changes import MACHINE_LOG
 from remotegpu_core.services.clock_watch import ClockWatch
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_protocol.limits import UNREACHABLE_AFTER
@@ -168,12 +155,4 @@ class PresenceDuty:
         if await freeze.is_clock_doubted():
             return
         days = self._plane.settings.audit_retention_days
-        await audit.prune(now_ms() - days * 86_400_000)
-        await lockout.prune()
-        await sign_in.prune()
-        await MACHINE_LOG.prune()
-        await ALLOCATION_LOG.prune()
-        await idempotency.prune()
-        await commands.prune(now_ms() - days * 86_400_000)
-        await operations.prune(now_ms() - days * 86_400_000)
-        await freeze.prune(now_ms() - days * 86_400_000)
+        await pruning.prune(now_ms() - days * 86_400_000)

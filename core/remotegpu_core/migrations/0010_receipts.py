@@ -1,40 +1,8 @@
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 from tortoise import fields
 from tortoise.migrations import operations as ops
 
 from remotegpu_core.database import migration
-from remotegpu_core.database.dialects import RunSQLByDialect
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """`forbidden`: what a change of `table` may not be, in SQL that both databases take."""
-
-    name: str
-    table: str
-    event: str
-    forbidden: str
-
-    def sqlite(self) -> str:
-        return (
-            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} "
-            f"WHEN {self.forbidden} BEGIN SELECT RAISE(ABORT, '{self.name}'); END"
-        )
-
-    def postgres(self) -> Iterable[str]:
-        row = "OLD" if self.event == "DELETE" else "NEW"
-        yield (
-            f"CREATE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"IF {self.forbidden} THEN RAISE EXCEPTION '{self.name}' "
-            f"USING ERRCODE = 'check_violation'; END IF; RETURN {row}; END $$"
-        )
-        yield (
-            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} "
-            f"FOR EACH ROW EXECUTE FUNCTION {self.name}()"
-        )
-
+from remotegpu_core.database.rules import Rule, add_rules
 
 #: What is booked is in somebody's hands.
 _OCCUPIED = (
@@ -45,27 +13,27 @@ _OCCUPIED = (
 #: With the checks and keys of 0003 and 0004: what was in somebody's hands is booked, and what is
 #: booked is not available, until there is a receipt that is proven or that somebody answers for.
 _RULES = (
-    _Rule(
+    Rule(
         "receipt_is_proven_or_answered_for",
         "cleaning_receipt",
         "INSERT",
         "NOT NEW.verified AND NEW.reason IS NULL",
     ),
-    _Rule(
+    Rule(
         "receipt_is_final",
         "cleaning_receipt",
         "UPDATE",
         "NEW.allocation_id <> OLD.allocation_id OR NEW.verified <> OLD.verified "
         "OR COALESCE(NEW.reason, '') <> COALESCE(OLD.reason, '')",
     ),
-    _Rule(
+    Rule(
         "occupancy_is_booked",
         "occupancy",
         "INSERT",
         "NOT EXISTS (SELECT 1 FROM booking WHERE allocation_id = NEW.allocation_id "
         "AND resource_id = NEW.resource_id AND held)",
     ),
-    _Rule(
+    Rule(
         "occupancy_closed_by_own_receipt",
         "occupancy",
         "UPDATE",
@@ -73,17 +41,17 @@ _RULES = (
         "OR (NEW.receipt_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cleaning_receipt "
         "WHERE id = NEW.receipt_id AND allocation_id = NEW.allocation_id))",
     ),
-    _Rule("occupancy_ends_closed", "occupancy", "DELETE", "OLD.closed_at IS NULL"),
-    _Rule(
+    Rule("occupancy_ends_closed", "occupancy", "DELETE", "OLD.closed_at IS NULL"),
+    Rule(
         "booking_held_while_occupied",
         "booking",
         "UPDATE",
         "OLD.held AND (NOT NEW.held OR NEW.resource_id <> OLD.resource_id "
         "OR NEW.allocation_id <> OLD.allocation_id) AND " + _OCCUPIED,
     ),
-    _Rule("booking_kept_while_occupied", "booking", "DELETE", "OLD.held AND " + _OCCUPIED),
+    Rule("booking_kept_while_occupied", "booking", "DELETE", "OLD.held AND " + _OCCUPIED),
     # One that its host was told of (it has a generation) may have left something there.
-    _Rule(
+    Rule(
         "allocation_ends_with_receipt",
         "allocation",
         "UPDATE",
@@ -115,17 +83,5 @@ class Migration(migration.Migration):
             name="keys_error_message",
             field=fields.CharField(null=True, max_length=2000),
         ),
-        RunSQLByDialect(
-            sqlite=[rule.sqlite() for rule in _RULES],
-            reverse_sqlite=[f"DROP TRIGGER {rule.name}" for rule in reversed(_RULES)],
-            postgres=[statement for rule in _RULES for statement in rule.postgres()],
-            reverse_postgres=[
-                statement
-                for rule in reversed(_RULES)
-                for statement in (
-                    f"DROP TRIGGER {rule.name} ON {rule.table}",
-                    f"DROP FUNCTION {rule.name}()",
-                )
-            ],
-        ),
+        add_rules(_RULES),
     ]

@@ -16,6 +16,7 @@ from remotegpu_core.models.idempotency import IdempotencyKey
 from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
 from remotegpu_core.models.machine_address import AddressSource, MachineAddress
 from remotegpu_core.models.operation import Operation, OperationStep
+from remotegpu_core.models.quarantine_cause import QuarantineCause
 from remotegpu_core.models.quota import Quota
 from remotegpu_core.models.ssh_key import SshKey
 from remotegpu_core.models.system import (
@@ -58,6 +59,7 @@ __all__ = [
     "Operation",
     "OperationStep",
     "Outcome",
+    "QuarantineCause",
     "Quota",
     "Replica",
     "Session",

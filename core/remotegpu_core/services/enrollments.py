@@ -18,9 +18,10 @@ from remotegpu_core.errors import (
 from remotegpu_core.models import Enrollment, Machine, MachineLabel, Outcome
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
-from remotegpu_core.services import audit
+from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.hosts import EXPECTED_JOURNAL
+from remotegpu_core.services.quarantine import HOLDING
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.errors import InvalidValue
@@ -230,7 +231,6 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
         # A host that was made anew has another journal, and is accepted with it.
         machine.journal_id = EXPECTED_JOURNAL
         machine.former_boot_ids = None
-        machine.command_hold = None
         was_online = machine.presence is Presence.ONLINE
         if was_online:
             machine.presence = Presence.UNREACHABLE
@@ -243,12 +243,12 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
                 "replica_id",
                 "journal_id",
                 "former_boot_ids",
-                "command_hold",
                 "presence",
             ]
         )
         if was_online:
             await record_change(machine.id, ChangeKind.PRESENCE_CHANGED)
+        await quarantine.lift(machine.id, HOLDING, actor=machine_actor(machine.id))
         return machine
     machine = await Machine.create(
         name=enrollment.machine_name,

@@ -4,14 +4,12 @@ import uuid
 
 from remotegpu_core.actor import Actor, machine_actor
 from remotegpu_core.errors import Conflict
-from remotegpu_core.models import Machine, Outcome
-from remotegpu_core.services import audit
+from remotegpu_core.models import Machine
+from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.access import visible_machine
-from remotegpu_core.services.addresses.quarantine import judge
-from remotegpu_core.services.allocations.unclean import unclean_reason
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.ledger import ledger
-from remotegpu_core.states import Lifecycle, sources_of
+from remotegpu_core.services.quarantine import HOLDING, CauseCode
 
 #: Stands for a journal in `Machine.journal_id` after a host was enrolled anew or accepted: whichever
 #: comes is taken, and what was sent to the old one is lost.
@@ -23,21 +21,10 @@ CLONED = (
 )
 
 
-async def hold(machine: Machine, reason: str, *, quarantine: bool = False) -> None:
-    """Send no command to the host any more, within the current transaction."""
-    values: dict[str, object] = {"command_hold": reason}
-    moves = quarantine and machine.lifecycle in sources_of(Lifecycle.QUARANTINED)
-    if moves:
-        values |= {"lifecycle": Lifecycle.QUARANTINED, "lifecycle_reason": reason}
-    await Machine.filter(id=machine.id).update(**values)
-    await audit.record(
-        machine_actor(machine.id),
-        "holdHost",
-        target=("Machine", machine.id),
-        outcome=Outcome.FAILED,
-        details={"machine": machine.name, "reason": reason},
-    )
-    await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
+async def hold(machine_id: uuid.UUID, code: CauseCode, reason: str) -> None:
+    """Send no command to the host any more, and place nothing on it, within the current
+    transaction, which has locked its row. `code` is one of `quarantine.HOLDING`."""
+    await quarantine.add(machine_id, code, reason, actor=machine_actor(machine_id))
 
 
 async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
@@ -53,27 +40,18 @@ async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
     async with ledger(machine_id) as machine:
         if machine is None or machine.command_hold is None:
             raise Conflict("This host is not held: there is nothing to accept.", field="machineId")
-        values: dict[str, object] = {
-            "command_hold": None,
-            "former_boot_ids": None,
-            "journal_id": EXPECTED_JOURNAL,
-            "event_sequence": 0,
-            "epoch": machine.epoch + 1,
-        }
-        if (
-            machine.lifecycle is Lifecycle.QUARANTINED
-            and machine.lifecycle_reason == machine.command_hold
-        ):
-            why = await unclean_reason(machine.id)
-            moves = Lifecycle.IN_SERVICE if why is None else Lifecycle.QUARANTINED
-            values |= {"lifecycle": moves, "lifecycle_reason": why}
-        await Machine.filter(id=machine.id).update(**values)
+        await Machine.filter(id=machine_id).update(
+            former_boot_ids=None,
+            journal_id=EXPECTED_JOURNAL,
+            event_sequence=0,
+            epoch=machine.epoch + 1,
+        )
+        await quarantine.lift(machine_id, HOLDING, actor=actor)
         await audit.record(
             actor,
             "acceptHost",
             target=("Machine", machine.id),
             details={"machine": machine.name, "reason": machine.command_hold},
         )
-        await judge(machine.id, actor)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine_id)

@@ -12,6 +12,7 @@ from remotegpu_core.models import Command, Machine
 from remotegpu_core.services import commands, hosts
 from remotegpu_core.services.allocations.outcomes import apply_outcome
 from remotegpu_core.services.ledger import ledger
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import CommandState
 
 UNKNOWN: Final = (
@@ -22,6 +23,9 @@ BEHIND: Final = (
     "The host's journal of commands is older than what it has told already: was its disk restored "
     "from a backup? Accept the host once you know, or enrol it anew with --replace."
 )
+
+_UNKNOWN: Final = (CauseCode.JOURNAL_UNKNOWN, UNKNOWN)
+_BEHIND: Final = (CauseCode.JOURNAL_BEHIND, BEHIND)
 
 _LOST: Final = ("JOURNAL_LOST", "The host lost its record of this, and nobody can tell its end.")
 
@@ -45,9 +49,8 @@ async def meet(connected: Machine, *, journal_id: str | None, last_sequence: int
         if _fits(machine, journal_id, last):
             return
         if known:
-            reason = BEHIND if known == journal_id else UNKNOWN
             if machine.command_hold is None:
-                await hosts.hold(machine, reason)
+                await hosts.hold(machine_id, *(_BEHIND if known == journal_id else _UNKNOWN))
         else:
             await Machine.filter(id=machine_id).update(journal_id=journal_id, event_sequence=0)
         if known is not None:

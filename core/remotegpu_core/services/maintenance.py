@@ -12,11 +12,12 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidInput, LimitExceeded
 from remotegpu_core.models import Booking, Gpu, Machine, MachineLabel, Occupancy
-from remotegpu_core.services import audit
+from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.addresses import claims
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Lifecycle, sources_of
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import check_label, check_machine_name, clean_text
@@ -44,7 +45,7 @@ async def start_maintenance(actor: Actor, machine_id: uuid.UUID, reason: str) ->
 
 
 async def end_maintenance(actor: Actor, machine_id: uuid.UUID) -> Machine:
-    """Put a machine back into service, or into the quarantine that its addresses ask for.
+    """Put a machine back into service, or into the quarantine that it has causes for.
 
     Raises Conflict when it is not in maintenance.
     """
@@ -52,7 +53,8 @@ async def end_maintenance(actor: Actor, machine_id: uuid.UUID) -> Machine:
         actor,
         "endMaintenance",
         machine_id,
-        Lifecycle.IN_SERVICE,
+        # In service as soon as it has no cause, which `_move` looks at.
+        Lifecycle.QUARANTINED,
         sources={Lifecycle.MAINTENANCE},
         reason=None,
     )
@@ -91,6 +93,7 @@ async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
             raise Conflict("This machine is retired already.", field="machineId")
         await Gpu.filter(machine_id=machine.id, removed_at=None).update(removed_at=now_ms())
         await claims.give_up(machine.id)
+        await quarantine.lift(machine.id, list(CauseCode), actor=actor)
         await _record(actor, "retireMachine", machine)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine.id)
@@ -206,7 +209,7 @@ async def _move(
             )
         details = {"reason": reason} if reason else {}
         await _record(actor, action, machine, **details)
-        await judge(machine.id, actor)
+        await quarantine.follow(machine.id)
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine.id)
 

@@ -11,6 +11,7 @@ from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, Replica
 from remotegpu_core.services import hosts
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.services.replicas import REPLICA_DEAD_AFTER, living_replicas
 from remotegpu_core.states import Presence, sources_of
 from remotegpu_protocol.limits import LOST_AFTER
@@ -75,7 +76,7 @@ async def connect(
         if was is not Presence.ONLINE:
             await record_change(machine_id, ChangeKind.PRESENCE_CHANGED)
         if cloned and machine.command_hold is None:
-            await hosts.hold(machine, hosts.CLONED, quarantine=True)
+            await hosts.hold(machine_id, CauseCode.HOST_CLONED, hosts.CLONED)
     return Connected(machine, machine.epoch)
 
 

@@ -126,8 +126,7 @@ class AllocationsMutation:
 
     @mutation(
         "Have cleaned again what a host failed to clean: an allocation, or the oldest one on a "
-        "machine. When all that failed there is proven clean, the quarantine that the failures "
-        "set is over.",
+        "machine. A proven receipt ends the allocation's cause of quarantine.",
         access=Access.ADMIN,
     )
     async def retry_reclaim(
@@ -146,9 +145,10 @@ class AllocationsMutation:
         return RetryReclaimPayload(operation=Operation.of(operation))
 
     @mutation(
-        "Put a quarantined machine back into service on your word. What was not proven clean on it "
-        "gets a receipt that is not verified and says who and why. Also for a machine that is not "
-        "heard any more, with something on it that waits to be cleaned.",
+        "Answer for a quarantined machine with your word. What was not proven clean on it gets a "
+        "receipt that is not verified and says who and why. Also for a machine that is not heard any "
+        "more, with something on it that waits to be cleaned. It is back in service if no other of its "
+        "quarantineCauses is left.",
         access=Access.ADMIN,
     )
     async def override_quarantine(

@@ -21,7 +21,7 @@ graph_enum(
     {
         "IN_SERVICE": "It may be used.",
         "MAINTENANCE": "Somebody works on it.",
-        "QUARANTINED": "It may not be used until somebody has looked at it.",
+        "QUARANTINED": "It may not be used while it has quarantineCauses.",
         "RETIRED": "It is gone for good.",
     },
 )

@@ -11,6 +11,7 @@ from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.machines.addresses import Address
 from remotegpu_graphql.machines.enums import MachineChangeKind
+from remotegpu_graphql.machines.quarantine import QuarantineCause
 from remotegpu_graphql.machines.ssh_server import HostSshServer
 from remotegpu_graphql.metrics.types import MachineMetrics
 from remotegpu_graphql.relay import Node
@@ -197,7 +198,7 @@ class Machine(Node):
     presence: Presence = strawberry.field(description="Whether its agent is heard.")
     lifecycle: Lifecycle = strawberry.field(description="What the operators do with it.")
     lifecycle_reason: str | None = strawberry.field(
-        description="Why it is in MAINTENANCE or QUARANTINED."
+        description="Why it is in MAINTENANCE or QUARANTINED, in short: quarantineCauses has all."
     )
     draining: bool = strawberry.field(description="Whether new allocations are kept off it.")
     command_hold: str | None = strawberry.field(
@@ -231,6 +232,14 @@ class Machine(Node):
     )
     async def addresses(self, info: Info) -> list[Address]:
         return [Address.of(row) for row in await info.context.loaders.addresses.load(self.row.id)]
+
+    @strawberry.field(
+        description="Why it may not be used, what is to be answered first before the rest. While there "
+        "is one it is QUARANTINED, or will be when its MAINTENANCE ends."
+    )
+    async def quarantine_causes(self, info: Info) -> list[QuarantineCause]:
+        rows = await info.context.loaders.quarantine_causes.load(self.row.id)
+        return [QuarantineCause.of(row) for row in rows]
 
     @strawberry.field(description="Its labels, by their key.")
     async def labels(self, info: Info) -> list[Label]:

@@ -7,8 +7,10 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict, Forbidden
 from remotegpu_core.models import AuditEvent, Machine
-from remotegpu_core.services import hosts, maintenance
+from remotegpu_core.services import hosts, maintenance, quarantine
+from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.presence import connect
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Lifecycle
 from tests.core.hosts import make_machine
 from tests.core.people import make_tenant
@@ -36,7 +38,8 @@ async def test_a_boot_that_comes_back_is_a_second_host(admin: Actor) -> None:
     assert (machine.lifecycle, machine.lifecycle_reason) == (Lifecycle.QUARANTINED, hosts.CLONED)
     # Said once, however long they go on.
     await boots(machine, "two", "one", "two")
-    event = await AuditEvent.get(action="holdHost")
+    event = await AuditEvent.get(action="quarantineMachine")
+    assert event.details["cause"] == "HOST_CLONED"
     assert event.details["reason"].startswith("Two hosts use")
     with pytest.raises(Forbidden):
         await hosts.accept_host(await make_tenant(), machine.id)
@@ -49,9 +52,12 @@ async def test_a_boot_that_comes_back_is_a_second_host(admin: Actor) -> None:
 
 
 async def test_what_is_quarantined_for_another_reason_stays_so(admin: Actor) -> None:
-    machine = await make_machine(lifecycle=Lifecycle.QUARANTINED, lifecycle_reason="dirty")
+    machine = await make_machine()
+    async with ledger(machine.id):
+        await quarantine.add(machine.id, CauseCode.OTHER, "dirty")
     machine = await boots(machine, "one", "two", "one")
     assert machine.command_hold == hosts.CLONED
+    assert machine.lifecycle_reason == f"{hosts.CLONED} There is another cause."
     accepted = await hosts.accept_host(admin, machine.id)
     assert (accepted.lifecycle, accepted.lifecycle_reason) == (Lifecycle.QUARANTINED, "dirty")
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
+from remotegpu_core.actor import SYSTEM, Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import (
     Allocation,
@@ -16,19 +17,18 @@ from remotegpu_core.models import (
     Operation,
     User,
 )
-from remotegpu_core.services import commands, operations
+from remotegpu_core.services import commands, operations, quarantine
 from remotegpu_core.services.allocations.accounts import account_name, key_lines, makes_accounts
 from remotegpu_core.services.allocations.log import EventKind, record_event
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.datasets import ending
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import (
     FINAL,
     AllocationState,
     CommandState,
-    Lifecycle,
     OperationState,
     StepState,
-    sources_of,
 )
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
@@ -196,10 +196,14 @@ async def settle(
     items: Sequence[dict[str, Any]],
     verified: bool = True,
     simulated: bool = False,
-    overridden_by: uuid.UUID | None = None,
+    actor: Actor = SYSTEM,
     reason: str | None = None,
 ) -> CleaningReceipt:
-    """Write the receipt and give back what was held: RELEASED, or FAILED where it had failed."""
+    """Write the receipt and give back what was held: RELEASED, or FAILED where it had failed. The
+    receipt ends the quarantine that a failed cleaning of it caused.
+
+    One that is not verified has the `actor` who answers for it, and the `reason`.
+    """
     now = now_ms()
     receipt = await CleaningReceipt.create(
         allocation_id=allocation.id,
@@ -207,7 +211,7 @@ async def settle(
         simulated=simulated,
         items=list(items),
         finished_at=now,
-        overridden_by_id=overridden_by,
+        overridden_by_id=None if verified else actor.user_id,
         reason=reason,
     )
     await Occupancy.filter(allocation_id=allocation.id, closed_at=None).update(
@@ -220,22 +224,14 @@ async def settle(
     await ending.reclaimed(allocation.id)
     await _free(allocation)
     if allocation.machine_id is not None:
+        await quarantine.lift(
+            allocation.machine_id,
+            [CauseCode.CLEANING_FAILED],
+            actor=actor,
+            allocation_id=allocation.id,
+        )
         await record_change(allocation.machine_id, ChangeKind.AVAILABILITY_CHANGED)
     return receipt
-
-
-def quarantine_reason(reason: str) -> str:
-    """As a machine has room for it."""
-    return clean_text(reason, 500)
-
-
-async def quarantine(machine_id: uuid.UUID, reason: str) -> None:
-    """Take a machine out of use until an admin has looked at it."""
-    moved = await Machine.filter(
-        id=machine_id, lifecycle__in=list(sources_of(Lifecycle.QUARANTINED))
-    ).update(lifecycle=Lifecycle.QUARANTINED, lifecycle_reason=quarantine_reason(reason))
-    if moved:
-        await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 
 async def withdraw(allocation_id: uuid.UUID, kind: str) -> bool:

@@ -4,31 +4,22 @@
 and the transaction that moved the command.
 """
 
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from remotegpu_core.actor import SYSTEM
-from remotegpu_core.models import Allocation, Command, Machine, Operation
-from remotegpu_core.services import operations
-from remotegpu_core.services.addresses.quarantine import judge
+from remotegpu_core.actor import Actor, machine_actor
+from remotegpu_core.models import Allocation, Command
+from remotegpu_core.services import operations, quarantine
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
-from remotegpu_core.services.allocations.unclean import unclean_reason
-from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.datasets import outcomes as datasets
 from remotegpu_core.services.datasets.ending import MOUNT_STEP, UNMOUNT_STEP
-from remotegpu_core.states import (
-    AllocationState,
-    CommandState,
-    Lifecycle,
-    OperationState,
-    StepState,
-)
+from remotegpu_core.services.quarantine import CauseCode
+from remotegpu_core.states import AllocationState, CommandState, OperationState, StepState
 from remotegpu_protocol.kinds import (
     ACCOUNT_KEYS,
     ALLOCATION_END,
@@ -110,10 +101,15 @@ async def _end(command: Command, allocation: Allocation) -> None:
     if report is not None and report.performed and report.verified:
         await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
         await _finish(command, OperationState.SUCCEEDED)
-        await _end_quarantine(command.machine_id)
         return
     error = _unclean(command, report)
-    await _hold(command.machine_id, error[1])
+    await quarantine.add(
+        command.machine_id,
+        CauseCode.CLEANING_FAILED,
+        error[1],
+        actor=machine_actor(command.machine_id),
+        allocation_id=allocation.id,
+    )
     state = (
         OperationState.INDETERMINATE
         if command.state is CommandState.INDETERMINATE
@@ -153,45 +149,6 @@ async def _finish(
     end = StepState.SUCCEEDED if state is OperationState.SUCCEEDED else StepState.FAILED
     await operations.advance(command.operation_id, step, end, error=error)
     await operations.finish(command.operation_id, state, error=error)
-
-
-async def _hold(machine_id: uuid.UUID, reason: str) -> None:
-    """Out of use, for this reason; a host that is held for more than a failed cleaning keeps that."""
-    await lifecycle.quarantine(machine_id, reason)
-    if await _is_for_cleaning(machine_id):
-        await _say(machine_id, lifecycle.quarantine_reason(reason))
-
-
-async def _end_quarantine(machine_id: uuid.UUID) -> None:
-    """Back into service, where only a cleaning that failed kept it out and nothing else failed."""
-    if not await _is_for_cleaning(machine_id):
-        return
-    still = await unclean_reason(machine_id)
-    if still is not None:
-        await _say(machine_id, still)
-        return
-    await Machine.filter(id=machine_id).update(
-        lifecycle=Lifecycle.IN_SERVICE, lifecycle_reason=None
-    )
-    await judge(machine_id, SYSTEM)
-    await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
-
-
-async def _is_for_cleaning(machine_id: uuid.UUID) -> bool:
-    """Whether it is quarantined for a cleaning that failed, and not for anything else."""
-    machine = await Machine.get(id=machine_id)
-    if machine.lifecycle is not Lifecycle.QUARANTINED:
-        return False
-    failed = Operation.filter(machine_id=machine_id, kind=RELEASE, error_message__isnull=False)
-    reasons = await failed.values_list("error_message", flat=True)
-    return machine.lifecycle_reason in {lifecycle.quarantine_reason(str(why)) for why in reasons}
-
-
-async def _say(machine_id: uuid.UUID, reason: str) -> None:
-    """Why a quarantined machine is."""
-    other = Machine.filter(id=machine_id).exclude(lifecycle_reason=reason)
-    if await other.update(lifecycle_reason=reason):
-        await record_change(machine_id, ChangeKind.LIFECYCLE_CHANGED)
 
 
 def _items(report: CleaningReport) -> list[dict[str, Any]]:
@@ -235,17 +192,13 @@ def _error(command: Command) -> tuple[str, str]:
     return code, command.error_message or f"The host says {command.state} and no more."
 
 
-async def override_cleaning(
-    allocation: Allocation, *, user_id: uuid.UUID | None, reason: str
-) -> None:
+async def override_cleaning(actor: Actor, allocation: Allocation, reason: str) -> None:
     """Close what an allocation held without a proof: an admin answers for it.
 
     A host that comes back is told of the end all the same: whoever had it still has an account
     there, and somebody else may have the machine by then.
     """
-    await lifecycle.settle(
-        allocation, items=(), verified=False, overridden_by=user_id, reason=reason
-    )
+    await lifecycle.settle(allocation, items=(), verified=False, actor=actor, reason=reason)
     error = ("OVERRIDDEN", f"An admin declared it clean: {reason}")
     await lifecycle.finish(allocation.id, RELEASE, OperationState.CANCELLED, error=error)
 

@@ -12,6 +12,8 @@ from remotegpu_core.services.addresses.admin import MAX_GIVEN, accept_addresses,
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.addresses.reading import addresses_of, machines_that_hold
 from remotegpu_core.services.allocations.override import override_quarantine
+from remotegpu_core.services.ledger import ledger
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_protocol.inventory import Address, AddressKind
 from tests.core.hosts import make_online
 from tests.core.people import make_tenant
@@ -173,10 +175,11 @@ async def test_only_what_is_contested_is_accepted(admin: Actor) -> None:
 async def test_a_host_that_is_held_as_well_is_accepted_into_the_quarantine(admin: Actor) -> None:
     first, _ = await make_online()
     second, _ = await make_online()
-    await hosts.hold(await Machine.get(id=second.id), hosts.CLONED, quarantine=True)
+    async with ledger(second.id):
+        await hosts.hold(second.id, CauseCode.HOST_CLONED, hosts.CLONED)
     await report(first, "10.0.0.7")
     await report(second, "10.0.0.7")
-    assert await reason(second) == hosts.CLONED
+    assert (await reason(second)).startswith(hosts.CLONED)
     accepted = await hosts.accept_host(admin, second.id)
     assert accepted.lifecycle is QUARANTINED
     assert "10.0.0.7" in await reason(second)

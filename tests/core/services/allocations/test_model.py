@@ -20,14 +20,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
+from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidInput, NoCapacity, RemoteGPUError
 from remotegpu_core.models import Allocation, Booking, Command, Machine, Occupancy
-from remotegpu_core.services import commands
+from remotegpu_core.services import commands, journals, maintenance
+from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.duty import expire_due, place_queue, start_due
 from remotegpu_core.services.allocations.extend import extend
 from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.allocations.release import release
 from remotegpu_core.services.availability import claims_of
+from remotegpu_core.services.hosts import accept_host
 from remotegpu_core.settings import Settings, load_settings
 from remotegpu_core.states import FINAL, AllocationState, Availability, CommandState, Lifecycle
 from tests.core.emptying import Emptier
@@ -43,6 +46,7 @@ from tests.core.services.allocations.hosts import (
     make_host,
     report,
 )
+from tests.core.services.allocations.test_pruning import prune_everything, uncleaned_in_service
 
 T = TypeVar("T")
 
@@ -253,6 +257,33 @@ class Allocations(RuleBasedStateMachine):
     def admin_overrides(self) -> None:
         self.run(self._try(override_quarantine(self.admin, self.host.id, "looked")))
 
+    @rule()
+    def admin_accepts(self) -> None:
+        self.run(self._try(accept_host(self.admin, self.host.id)))
+
+    @rule()
+    def journal_goes_back(self) -> None:
+        async def meet() -> None:
+            await Machine.filter(id=self.host.id).update(journal_id="one", event_sequence=9)
+            machine = await Machine.get(id=self.host.id)
+            await journals.meet(machine, journal_id="one", last_sequence=8)
+
+        self.run(meet())
+
+    @rule()
+    def judged(self) -> None:
+        async def judging() -> None:
+            async with transaction():
+                await judge(self.host.id, self.admin)
+
+        self.run(judging())
+        self.run(self._try(maintenance.start_maintenance(self.admin, self.host.id, "a look")))
+        self.run(self._try(maintenance.end_maintenance(self.admin, self.host.id)))
+
+    @rule()
+    def what_is_over_is_forgotten(self) -> None:
+        self.run(prune_everything())
+
     # What time does.
 
     @rule(minutes=st.sampled_from([5, 10, 20]))
@@ -347,6 +378,7 @@ class Allocations(RuleBasedStateMachine):
             assert over == (row.closed_at is not None), "who is gone holds nothing"
         active = {key for key, state in states.items() if state is AllocationState.ACTIVE}
         assert active <= {row.allocation_id for rows in taken.values() for row in rows}
+        assert not await uncleaned_in_service(self.host), "in service, and not proven clean"
         claims = (await claims_of([self.host.id])).get(self.host.id, {})
         for gpu in self.host.gpus:
             in_hands = any(row.closed_at is None for row in taken[gpu.id])

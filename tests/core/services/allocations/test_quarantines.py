@@ -5,11 +5,13 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import NoCapacity
 from remotegpu_core.models import Machine
-from remotegpu_core.services import hosts
+from remotegpu_core.services import hosts, quarantine
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.allocations.release import release
 from remotegpu_core.services.allocations.retry import retry_reclaim
 from remotegpu_core.services.inventory import apply_inventory
+from remotegpu_core.services.ledger import ledger
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.inventory import Address, AddressKind, GpuInventory
@@ -44,6 +46,10 @@ async def state(host: Host) -> tuple[Lifecycle, str | None]:
     return machine.lifecycle, machine.lifecycle_reason
 
 
+async def codes(host: Host) -> list[str]:
+    return [cause.code for cause in (await quarantine.causes_of([host.id]))[host.id]]
+
+
 async def test_a_cleaning_that_failed_while_an_address_was_anothers(
     settings: Settings, admin: Actor
 ) -> None:
@@ -54,6 +60,7 @@ async def test_a_cleaning_that_failed_while_an_address_was_anothers(
     assert "10.0.0.7" in str((await state(second))[1])
     await release(admin, allocation.id)
     await carry_out(allocation, DIRTY)
+    assert await codes(second) == [CauseCode.ADDRESS_CONFLICT, CauseCode.CLEANING_FAILED]
     assert "10.0.0.7" in str((await state(second))[1])
 
     await addressed(first, "10.0.0.8")
@@ -71,10 +78,14 @@ async def test_a_cleaning_that_failed_while_its_host_was_held(
 ) -> None:
     host = await make_host("one")
     allocation = await active(admin, settings, host, gpu_ids=host.gpu(0))
-    await hosts.hold(await Machine.get(id=host.id), hosts.CLONED, quarantine=True)
+    async with ledger(host.id):
+        await hosts.hold(host.id, CauseCode.HOST_CLONED, hosts.CLONED)
     await release(admin, allocation.id)
     await carry_out(allocation, DIRTY)
-    assert await state(host) == (Lifecycle.QUARANTINED, hosts.CLONED)
+    assert await state(host) == (
+        Lifecycle.QUARANTINED,
+        f"{hosts.CLONED} There is another cause.",
+    )
     await hosts.accept_host(admin, host.id)
     assert await state(host) == (Lifecycle.QUARANTINED, REASON)
     await retry_reclaim(admin, machine_id=host.id)

@@ -15,7 +15,7 @@ from remotegpu_core.models import (
     Operation,
     WorkspaceRole,
 )
-from remotegpu_core.services import commands
+from remotegpu_core.services import commands, quarantine
 from remotegpu_core.services.access import visible_ids
 from remotegpu_core.services.allocations.allocate import allocate
 from remotegpu_core.services.allocations.extend import extend
@@ -24,6 +24,7 @@ from remotegpu_core.services.allocations.release import cancel_operation, releas
 from remotegpu_core.services.allocations.retry import retry_reclaim
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.presence import disconnect
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.services.workspaces import create_workspace, set_member
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState, CommandState, Lifecycle, OperationState
@@ -146,7 +147,8 @@ async def test_what_failed_is_cleaned_again(settings: Settings, admin: Actor) ->
     machine = await Machine.get(id=host.id)
     # What is wrong now, not what was wrong first.
     assert machine.lifecycle is Lifecycle.QUARANTINED
-    assert machine.lifecycle_reason == "Cleaning could not be verified: mail (Left: y)."
+    newest = "Cleaning could not be verified: mail (Left: y)."
+    assert machine.lifecycle_reason == f"{newest} There is another cause."
 
     with pytest.raises(Forbidden):
         await retry_reclaim(ada, machine_id=host.id)
@@ -171,10 +173,12 @@ async def test_what_failed_is_cleaned_again(settings: Settings, admin: Actor) ->
     third = await active(admin, settings, host, gpu_ids=host.gpu(0))
     await release(admin, third.id)
     await carry_out(third, NOT_CLEANED)
-    await Machine.filter(id=host.id).update(lifecycle_reason="Two hosts have this key.")
+    async with ledger(host.id):
+        await quarantine.add(host.id, CauseCode.OTHER, "It smells.")
     await retry_reclaim(admin, allocation_id=third.id)
     assert (await carry_out(third)).state is RELEASED
-    assert (await Machine.get(id=host.id)).lifecycle is Lifecycle.QUARANTINED
+    machine = await Machine.get(id=host.id)
+    assert (machine.lifecycle, machine.lifecycle_reason) == (Lifecycle.QUARANTINED, "It smells.")
 
 
 async def test_a_host_that_never_comes_back(settings: Settings, admin: Actor) -> None:
