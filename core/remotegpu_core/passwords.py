@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import string
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -34,12 +35,23 @@ _waiting = 0
 _nobody: str | None = None
 
 
+def in_one_form(password: str) -> str:
+    """The password as RFC 8265 (OpaqueString) compares it: NFC, and every kind of blank a space.
+
+    Keyboards of one system type `é` as one character, those of another as two.
+    """
+    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in password)
+    return unicodedata.normalize("NFC", spaced)
+
+
 def check_password_rules(password: str, *, username: str) -> None:
     """Refuse passwords that are guessed in no time.
 
     Raises:
         InvalidInput: too short, too long, the user's name, or one character repeated.
     """
+    if len(password) <= MAX_LENGTH:
+        password = in_one_form(password)
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
         raise InvalidInput(
             f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters; this one has "
@@ -61,14 +73,14 @@ def make_password() -> str:
 
 
 async def hash_password(password: str) -> str:
-    return await _run(_hash, password)
+    return await _run(_hash, in_one_form(password))
 
 
 async def verify_password(password: str, stored: str | None) -> bool:
     """Whether `password` is the one behind `stored`; None stands for a user that is not there."""
     if len(password) > MAX_LENGTH:
         return False
-    return await _run(_verify, password, stored)
+    return await _run(_verify, in_one_form(password), stored)
 
 
 def needs_rehash(stored: str) -> bool:

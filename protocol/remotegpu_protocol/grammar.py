@@ -12,6 +12,9 @@ LABEL_KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?
 ACCOUNT_NAME: Final = re.compile(r"^rg-[a-z2-7]{12}\Z")
 MAX_LABEL_VALUE: Final = 255
 
+#: Letters and marks that are shown as nothing or as a blank, though Unicode calls them neither.
+_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 # What firmware vendors leave in the SMBIOS UUID field when nobody filled it in.
@@ -44,7 +47,7 @@ def check_machine_name(name: str) -> str:
 
 
 def check_label(key: str, value: str) -> tuple[str, str]:
-    """Return the label when its key and value keep the grammar.
+    """Return the label, its value in NFC, when its key and value keep the grammar.
 
     Raises:
         InvalidValue: the key or the value does not.
@@ -54,6 +57,7 @@ def check_label(key: str, value: str) -> tuple[str, str]:
             "A label key has 1 to 63 letters, digits, '.', '_', '-' or '/' and begins and ends "
             f"with a letter or digit; got {shorten(key)!r}."
         )
+    value = unicodedata.normalize("NFC", value[: MAX_LABEL_VALUE + 1])
     if len(value) > MAX_LABEL_VALUE or value != clean_text(value, MAX_LABEL_VALUE):
         raise InvalidValue(
             f"A label value has at most {MAX_LABEL_VALUE} printable characters; "
@@ -66,13 +70,17 @@ def clean_text(raw: str | bytes, limit: int = 255) -> str:
     """Text that is safe to store, send and show, whatever a driver or a process made of it.
 
     Bytes that are not UTF-8 and lone surrogates become U+FFFD; control and format characters
-    (line breaks and bidirectional overrides too) become spaces; the ends are stripped; anything
-    beyond `limit` characters is cut.
+    (line breaks and bidirectional overrides too) and those that nothing is seen of become spaces;
+    the ends are stripped; anything beyond `limit` characters is cut.
     """
+    if isinstance(raw, str) and raw.isascii() and raw.isprintable():
+        return raw.strip()[:limit].rstrip()
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else _without_surrogates(raw)
     # Twice the limit is enough to look at, since only the ends lose characters.
     spaced = "".join(
-        " " if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} else character
+        " "
+        if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} or character in _INVISIBLE
+        else character
         for character in text.strip()[: limit * 2]
     )
     return spaced.strip()[:limit].rstrip()

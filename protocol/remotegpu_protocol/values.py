@@ -17,8 +17,12 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_TIMESTAMP: Final = 253_402_300_799_999
 
 # No C0 or C1 control character: PostgreSQL cannot store U+0000, and an escape sequence that
-# reaches somebody's terminal is an attack.
-PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
+# reaches somebody's terminal is an attack. None that turns the direction of what is shown, or that
+# is not shown at all: with those, two names look alike that are not.
+PRINTABLE: Final = (
+    r"^[^\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\U000e0000-\U000e007f]*\Z"
+)
 
 Percent = Annotated[float, Meta(ge=0, le=100, extra={"unit": "percent"})]
 ByteCount = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER, extra={"unit": "bytes"})]

@@ -55,6 +55,19 @@ async def test_a_hash_is_argon2id_with_a_salt_of_its_own() -> None:
     assert "mallory" not in first
 
 
+async def test_one_password_however_a_keyboard_composes_it() -> None:
+    """RFC 8265, OpaqueString: NFC, and blanks of every kind are one. Case and width count."""
+    typed = "g\u00fcn\u00e9s \u1e9b\u0323 \u65e5\u672c 42"
+    for other in ("gu\u0308ne\u0301s\u00a0\u1e9b\u0323\u3000\u65e5\u672c\u200242",):
+        assert await verify_password(other, await hash_password(typed))
+        assert await verify_password(typed, await hash_password(other))
+    hashed = await hash_password("Caf\u00e9-Passw0rd")
+    for different in ("caf\u00e9-Passw0rd", "Cafe-Passw0rd", "\uff23af\u00e9-Passw0rd"):
+        assert not await verify_password(different, hashed)
+    with pytest.raises(InvalidInput, match="this one has 6"):
+        check_password_rules("e\u0301" * 6, username="x")
+
+
 @pytest.mark.parametrize(
     "password", ["mallory-Passw0rd-1", "\ud800-lone-surrogate", "nul\x00-inside"]
 )

@@ -145,7 +145,8 @@ def trees(kind: inspect.Type) -> st.SearchStrategy[Tree]:
         case inspect.EnumType(cls=members):
             return st.sampled_from([member.value for member in members])
         case inspect.StrType(min_length=least, pattern=pattern):
-            characters = st.characters(exclude_categories=["Cs", "Cc"] if pattern else ["Cs"])
+            unseen = ("Cc", "Cf", "Zl", "Zp") if pattern else ()
+            characters = st.characters(exclude_categories=["Cs", *unseen])
             return st.text(characters, min_size=least or 0, max_size=20)
         case inspect.BytesType(min_length=least, max_length=most):
             return st.binary(min_size=least or 0, max_size=min(most or 256, 256))

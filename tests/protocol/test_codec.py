@@ -51,7 +51,9 @@ def beyond(kind: inspect.Type) -> list[Tree]:
             assert most is not None
             values: list[Tree] = ["a" * (most + 1), 1, b"a"]
             values += [""] if least else []
-            values += ["a\0b", "a\n", "\x1b[31m", "\x7f", "\x9b"] if pattern else []
+            values += (
+                ["a\0b", "a\n", "\x1b[31m", "\x7f", "\x9b", "a\u202eb", "\u200b"] if pattern else []
+            )
             return values
         case inspect.BytesType(min_length=least, max_length=most):
             assert least is not None

@@ -93,6 +93,8 @@ def test_what_is_no_label(key: str, value: str) -> None:
         ("\x1b[31mred", "[31mred"),
         ("user\u202egnp.exe", "user gnp.exe"),
         ("a\u2028b\u2029c", "a b c"),
+        ("gpu\u200b-01\ufeff", "gpu -01"),
+        ("\u3164\u2800", ""),
         ("e\u0301", "e\u0301"),  # combining marks belong to the text
         ("", ""),
         (b"\xff", "\ufffd"),

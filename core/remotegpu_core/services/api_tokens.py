@@ -12,8 +12,8 @@ from remotegpu_core.models import ApiToken, User
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit
+from remotegpu_core.texts import checked_name
 from remotegpu_core.versions import Topic, bump
-from remotegpu_protocol.grammar import clean_text
 
 #: Tokens that one user may have at a time.
 MAX_TOKENS = 100
@@ -35,8 +35,7 @@ async def create_api_token(
     """
     user_id = actor.require_user()
     now = now_ms()
-    if not name or name != clean_text(name, 64):
-        raise InvalidInput("A token's name has 1 to 64 printable characters.", field="name")
+    name = checked_name(name, "A token")
     if not scopes:
         raise InvalidInput("A token needs at least one scope.", field="scopes")
     if expires_at is not None and expires_at <= now:

@@ -13,7 +13,7 @@ from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
 from remotegpu_core.services.availability import claimed_machines
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
-from remotegpu_core.texts import storable
+from remotegpu_core.texts import composed_labels, storable
 
 
 class MachineOrderField(StrEnum):
@@ -51,6 +51,7 @@ async def list_machines(
 ) -> Page[Machine]:
     """The machines that the caller sees."""
     query = visible_machines(actor)
+    chosen = replace(chosen, labels=composed_labels(chosen.labels))
     texts = [text for text in (chosen.gpu_model, chosen.text) if text is not None]
     if not (
         all(storable(text, 255) for text in texts)

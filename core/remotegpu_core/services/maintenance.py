@@ -156,11 +156,13 @@ async def set_labels(
         raise LimitExceeded(
             f"A machine has at most {MAX_LABELS} labels, got {len(labels)}.", field="labels"
         )
+    checked = []
     for position, (key, value) in enumerate(labels):
         try:
-            check_label(key, value)
+            checked.append(check_label(key, value))
         except InvalidValue as error:
             raise InvalidInput(error.message, field=["labels", str(position)]) from None
+    labels = checked
     if len({key for key, _ in labels}) < len(labels):
         raise InvalidInput("A label's key comes once.", field="labels")
     async with transaction():

@@ -12,6 +12,7 @@ from remotegpu_core.passwords import hash_password, needs_rehash, verify_passwor
 from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
 from remotegpu_core.services import audit, lockout
 from remotegpu_core.settings import Settings
+from remotegpu_core.texts import name_key
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import clean_text
 
@@ -38,7 +39,7 @@ async def sign_in(
         LockedOut: too many failures lately.
         InvalidCredentials: the two do not belong together, or the user is disabled.
     """
-    key = clean_text(username.lower(), 64)
+    key = name_key(clean_text(username, 64))
     await lockout.count_attempt(key, source_address)
     user = await User.get_or_none(username_key=key)
     right = await verify_password(password, user.password_hash if user else None)

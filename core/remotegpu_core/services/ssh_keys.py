@@ -10,7 +10,6 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import (
     Conflict,
-    InvalidInput,
     LimitExceeded,
     NotFound,
     SshKeyCertificate,
@@ -27,7 +26,7 @@ from remotegpu_core.models import SshKey
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services import audit
 from remotegpu_core.services.allocations.accounts import changing_keys
-from remotegpu_protocol.grammar import clean_text
+from remotegpu_core.texts import checked_name
 from remotegpu_protocol.limits import MAX_SSH_KEYS
 from remotegpu_protocol.ssh_keys import InvalidPublicKey, KeyProblem, PublicKey, parse_public_key
 
@@ -55,8 +54,7 @@ async def add_ssh_key(actor: Actor, name: str, public_key: str) -> SshKey:
         LimitExceeded: the caller has MAX_SSH_KEYS already.
     """
     user_id = actor.require_user()
-    if not name or name != clean_text(name, 64):
-        raise InvalidInput("A key's name has 1 to 64 printable characters.", field="name")
+    name = checked_name(name, "A key")
     key = _parse(public_key)
     try:
         async with changing_keys(user_id):

@@ -18,6 +18,7 @@ from remotegpu_core.passwords import (
     verify_password,
 )
 from remotegpu_core.services import audit, lockout
+from remotegpu_core.texts import composed, name_key
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import shorten
 
@@ -34,6 +35,7 @@ async def create_user(actor: Actor, username: str, password: str, role: Role) ->
         Conflict: the name is taken.
     """
     actor.require_admin()
+    username = composed(username)
     if not USERNAME.fullmatch(username):
         raise InvalidInput(
             "A user name has 1 to 64 letters, digits, '.', '_', '-' or '@' and begins and ends "
@@ -46,7 +48,7 @@ async def create_user(actor: Actor, username: str, password: str, role: Role) ->
         async with transaction():
             user = await User.create(
                 username=username,
-                username_key=username.lower(),
+                username_key=name_key(username),
                 password_hash=hashed,
                 role=role,
                 created_at=now_ms(),
@@ -126,8 +128,9 @@ async def reset_password(actor: Actor, username: str, password: str | None) -> s
     """
     actor.require_admin()
     user = None
-    if USERNAME.fullmatch(username):
-        user = await User.get_or_none(username_key=username.lower())
+    key = name_key(username)
+    if USERNAME.fullmatch(key):
+        user = await User.get_or_none(username_key=key)
     if user is None:
         raise NotFound(f"There is no user {shorten(username)!r}.", field="username")
     made_up = None if password else make_password()

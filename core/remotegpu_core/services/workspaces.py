@@ -12,9 +12,8 @@ from remotegpu_core.models import Membership, User, Workspace, WorkspaceRole
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services import audit, roles
 from remotegpu_core.services.roles import Right
-from remotegpu_core.texts import storable
+from remotegpu_core.texts import checked_name, name_key, storable
 from remotegpu_core.versions import Topic, bump
-from remotegpu_protocol.grammar import clean_text
 
 _BY_NAME = Order("name_key")
 
@@ -27,11 +26,11 @@ async def create_workspace(actor: Actor, name: str) -> Workspace:
         Conflict: it is taken.
     """
     actor.require_admin()
-    _check_name(name)
+    name = checked_name(name, "A workspace")
     try:
         async with transaction():
             workspace = await Workspace.create(
-                name=name, name_key=name.lower(), created_at=now_ms()
+                name=name, name_key=name_key(name), created_at=now_ms()
             )
             await audit.record(
                 actor,
@@ -47,10 +46,10 @@ async def create_workspace(actor: Actor, name: str) -> Workspace:
 async def rename_workspace(actor: Actor, workspace_id: uuid.UUID, name: str) -> Workspace:
     """Give a workspace another name; raises like `create_workspace`, and like `roles.require`."""
     workspace = await _for(actor, workspace_id, Right.RENAME)
-    _check_name(name)
+    name = checked_name(name, "A workspace")
     try:
         async with transaction():
-            await Workspace.filter(id=workspace.id).update(name=name, name_key=name.lower())
+            await Workspace.filter(id=workspace.id).update(name=name, name_key=name_key(name))
             await audit.record(
                 actor,
                 "renameWorkspace",
@@ -59,7 +58,7 @@ async def rename_workspace(actor: Actor, workspace_id: uuid.UUID, name: str) -> 
             )
     except IntegrityError:
         raise Conflict(f"There is a workspace {name!r} already.", field="name") from None
-    workspace.name, workspace.name_key = name, name.lower()
+    workspace.name, workspace.name_key = name, name_key(name)
     return workspace
 
 
@@ -156,8 +155,8 @@ async def _user(user_id: uuid.UUID | None, username: str | None) -> User:
     if user_id is not None:
         user = await User.get_or_none(id=user_id)
     else:
-        name = (username or "").lower()
-        user = await User.get_or_none(username_key=name) if storable(name, 64) else None
+        key = name_key(username or "")
+        user = await User.get_or_none(username_key=key) if storable(key, 64) else None
     if user is None:
         raise NotFound(
             "There is no such user.", field="userId" if user_id is not None else "username"
@@ -185,12 +184,6 @@ async def _keep_an_owner(actor: Actor, workspace_id: uuid.UUID, user_id: uuid.UU
     others = Membership.filter(workspace_id=workspace_id, role=WorkspaceRole.OWNER)
     if not await others.exclude(user_id=user_id).exists():
         raise Conflict("A workspace keeps an owner: make somebody else one first.", field="userId")
-
-
-def _check_name(name: str) -> None:
-    # In lower case some names are longer.
-    if not name or name != clean_text(name, 64) or len(name.lower()) > 64:
-        raise InvalidInput("A workspace's name has 1 to 64 printable characters.", field="name")
 
 
 async def _record(

@@ -9,6 +9,7 @@ from remotegpu_graphql.ids import encode_id
 from remotegpu_graphql.scalars import ByteCount, Count, DateTime
 from remotegpu_graphql.sharing import shareable
 from remotegpu_protocol import metrics as wire
+from remotegpu_protocol.grammar import clean_text
 
 
 class ThrottleReason(StrEnum):
@@ -67,8 +68,8 @@ class GpuProcess:
     def of(cls, process: wire.GpuProcess) -> "GpuProcess":
         return cls(
             pid=process.pid,
-            name=process.name,
-            username=process.username,
+            name=_clean(process.name),
+            username=_clean(process.username),
             memory_used=_bytes(process.memory_used),
         )
 
@@ -191,6 +192,11 @@ class MachineMetrics:
             host=HostMetrics.of(sample.metrics.host),
             gpus=[GpuMetrics.of(gpu) for gpu in sample.metrics.gpus],
         )
+
+
+def _clean(text: str | None) -> str | None:
+    """What a process calls itself, as it may be shown."""
+    return None if text is None else clean_text(text)
 
 
 def _bytes(value: int | None) -> ByteCount | None:

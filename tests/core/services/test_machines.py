@@ -3,6 +3,7 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.models import Machine, MachineLabel
 from remotegpu_core.paging import PageRequest
+from remotegpu_core.services.allocations.request import Requirement
 from remotegpu_core.services.inventory import apply_inventory
 from remotegpu_core.services.machines import (
     MachineFilter,
@@ -11,6 +12,7 @@ from remotegpu_core.services.machines import (
     labels_of,
     list_machines,
 )
+from remotegpu_core.services.maintenance import set_labels
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from tests.core.hosts import gpu, inventory, make_machine, make_online
 
@@ -86,6 +88,17 @@ async def test_by_labels_of_which_all_must_hold(admin: Actor) -> None:
     assert await names(admin, labels=[("rack", "a")]) == []
     found = await labels_of([first.id, second.id])
     assert [(label.key, label.value) for label in found[first.id]] == [("rack", "7"), ("room", "a")]
+
+
+async def test_labels_are_equal_however_they_are_composed(admin: Actor) -> None:
+    typed = ("b\u00fcro", "bu\u0308ro")
+    for number, value in enumerate(typed):
+        machine = await make_machine(f"node-{number}")
+        await set_labels(admin, machine.id, [("room", value)])
+    for value in typed:
+        assert await names(admin, labels=[("room", value)]) == ["node-0", "node-1"]
+        needed = Requirement(labels=(("room", value),))
+        assert needed.labels == (("room", typed[0]),)
 
 
 async def test_by_name_or_by_age_either_way(admin: Actor) -> None:

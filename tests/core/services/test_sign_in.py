@@ -57,6 +57,14 @@ async def test_a_session_for_the_right_password(settings: Settings, alice: User)
     assert (actor.credential_id, actor.source_address) == (signed_in.session.id, SOURCE)
 
 
+@pytest.mark.parametrize("typed", ["ALICE", "\uff21\uff4c\uff49\uff43\uff45", "alice\u3000"])
+async def test_a_name_as_other_keyboards_type_it(
+    settings: Settings, alice: User, typed: str
+) -> None:
+    signed_in = await sign_in(settings, typed, PASSWORD, source_address=SOURCE)
+    assert signed_in.user.id == alice.id
+
+
 async def test_only_the_hash_is_stored(settings: Settings, alice: User) -> None:
     signed_in = await sign_in(settings, "alice", PASSWORD, source_address=SOURCE)
     row = (await Session.filter(id=signed_in.session.id).values())[0]

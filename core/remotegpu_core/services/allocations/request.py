@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_core.settings import Settings
-from remotegpu_core.texts import storable
+from remotegpu_core.texts import composed_labels, storable
 from remotegpu_protocol.limits import MAX_GPUS, MAX_LABELS
 
 _DAY: Final = 86_400_000
@@ -26,6 +26,9 @@ class Requirement:
     gpu_model: str | None = None
     gpu_memory_at_least: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(composed_labels(self.labels)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from remotegpu_core.services.datasets.access import require_managed, visible_dat
 from remotegpu_core.services.datasets.revoking import changing_access
 from remotegpu_core.services.workspaces import visible_workspaces
 from remotegpu_core.states import DatasetAccess
-from remotegpu_core.texts import storable
+from remotegpu_core.texts import name_key, storable
 
 #: Grants on one dataset.
 MAX_GRANTS: Final = 200
@@ -99,8 +99,8 @@ async def _check(
     user = None
     if user_id is not None:
         user = await User.get_or_none(id=user_id)
-    elif username is not None and storable(username, 64):
-        user = await User.get_or_none(username_key=username.lower())
+    elif username is not None and storable(key := name_key(username), 64):
+        user = await User.get_or_none(username_key=key)
     if user is None:
         raise NotFound("There is no such user.", field=_field(user_id, username))
     return dataset, {"user_id": user.id}

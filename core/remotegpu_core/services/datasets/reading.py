@@ -16,7 +16,7 @@ from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.allocations.reading import visible_allocations
 from remotegpu_core.services.datasets.access import access_of, manages, visible_datasets
 from remotegpu_core.states import DatasetAccess, DatasetVisibility
-from remotegpu_core.texts import storable
+from remotegpu_core.texts import name_key, storable
 from remotegpu_protocol.datasets import SourceKind
 
 #: Mounts that an allocation shows, the newest.
@@ -61,8 +61,9 @@ async def list_datasets(
     if chosen.workspace_id is not None:
         query = query.filter(workspace_id=chosen.workspace_id)
     if chosen.text is not None:
-        fits = storable(chosen.text, 64)
-        query = query.filter(name__icontains=chosen.text) if fits else query.filter(id__in=[])
+        part = name_key(chosen.text)
+        fits = storable(part, 64)
+        query = query.filter(name_key__contains=part) if fits else query.filter(id__in=[])
     if chosen.mine:
         query = query.filter(owner_id=actor.require_user())
     return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)

@@ -1,7 +1,7 @@
 """Registering datasets, changing and removing them."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tortoise.exceptions import IntegrityError
@@ -21,7 +21,7 @@ from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.roles import Right
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import DatasetVisibility
-from remotegpu_protocol.grammar import clean_text
+from remotegpu_core.texts import checked_name, name_key
 
 #: Datasets of one owner.
 MAX_DATASETS: Final = 1000
@@ -62,7 +62,7 @@ async def register_dataset(actor: Actor, settings: Settings, wanted: NewDataset)
         LimitExceeded: its owner has MAX_DATASETS already.
     """
     actor.require_scope(Scope.WRITE)
-    _check_name(wanted.name)
+    wanted = replace(wanted, name=checked_name(wanted.name, "A dataset"))
     owner_id = await _owner(actor, wanted.owner_id)
     source = await checked(actor, settings, wanted.source)
     await _check_sharing(actor, wanted.visibility, wanted.workspace_id)
@@ -73,7 +73,7 @@ async def register_dataset(actor: Actor, settings: Settings, wanted: NewDataset)
             dataset = await Dataset.create(
                 owner_id=owner_id,
                 name=wanted.name,
-                name_key=wanted.name.lower(),
+                name_key=name_key(wanted.name),
                 kind=source.kind,
                 location=source.location,
                 endpoint=source.endpoint,
@@ -112,7 +112,7 @@ async def update_dataset(actor: Actor, dataset_id: uuid.UUID, change: DatasetCha
     dataset = await visible_dataset(actor, dataset_id)
     await _require_changeable(actor, dataset, change)
     if change.name is not None:
-        _check_name(change.name)
+        change = replace(change, name=checked_name(change.name, "A dataset"))
     visibility = change.visibility or DatasetVisibility(dataset.visibility)
     workspace_id = change.workspace_id
     if visibility is DatasetVisibility.WORKSPACE and workspace_id is None:
@@ -123,7 +123,7 @@ async def update_dataset(actor: Actor, dataset_id: uuid.UUID, change: DatasetCha
     name = change.name or dataset.name
     values: dict[str, Any] = {
         "name": name,
-        "name_key": name.lower(),
+        "name_key": name_key(name),
         "visibility": visibility,
         "workspace_id": workspace_id,
     }
@@ -210,12 +210,6 @@ async def _mounted(actor: Actor, mounts: list[Mount]) -> str:
     if len(mounts) > len(named):
         named.append(f"{len(mounts) - len(named)} {'more' if named else 'times'}")
     return f"This dataset is mounted: {', '.join(named)}. Unmount it first."
-
-
-def _check_name(name: str) -> None:
-    # In lower case some names are longer.
-    if not name or name != clean_text(name, 64) or len(name.lower()) > 64:
-        raise InvalidInput("A dataset's name has 1 to 64 printable characters.", field="name")
 
 
 def _taken(name: str) -> Conflict:
