@@ -2,17 +2,13 @@
 
 import os
 import time
-from pathlib import Path
-from typing import Final
 
 import psutil
 
-from remotegpu_agent.disks import DiskUsage
-from remotegpu_protocol.addresses import is_internal
+from remotegpu_agent.disk_usage import DiskUsage
+from remotegpu_agent.interfaces import OutwardTraffic
 from remotegpu_protocol.metrics import HostMetrics
 from remotegpu_protocol.values import plausible
-
-_NETWORKS: Final = Path("/sys/class/net")
 
 
 class HostSampler:
@@ -55,7 +51,8 @@ class HostSampler:
 class NetworkRates:
     """Bytes a second over the interfaces that lead out of the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, outward: OutwardTraffic | None = None) -> None:
+        self._outward = outward or OutwardTraffic()
         self._before = self._read()
 
     def sample(self) -> tuple[float | None, float | None]:
@@ -76,18 +73,12 @@ class NetworkRates:
     def _read(self) -> tuple[float, dict[str, tuple[int, int]]]:
         # `nowrap` would hide counters that start over behind a sum of its own.
         counters = psutil.net_io_counters(pernic=True, nowrap=False)
-        outward = {
+        chosen = self._outward.among(counters)
+        return time.monotonic(), {
             interface: (counter.bytes_recv, counter.bytes_sent)
             for interface, counter in counters.items()
-            if not is_internal(interface)
+            if interface in chosen
         }
-        # Bonds, bridges and VLANs count again what their devices count; a container has no device.
-        physical = {name: value for name, value in outward.items() if _is_device(name)}
-        return time.monotonic(), physical or outward
-
-
-def _is_device(interface: str) -> bool:
-    return (_NETWORKS / interface / "device").exists()
 
 
 def _cpu_times() -> tuple[float, float]:

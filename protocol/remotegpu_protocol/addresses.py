@@ -9,12 +9,6 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 ANY_IPV4: Final = str(ipaddress.IPv4Address(0))
 ANY_IPV6: Final = str(ipaddress.IPv6Address(0))
 
-#: Interfaces that container engines, hypervisors, orchestrators and network cards make for
-#: themselves, with the same addresses on every host.
-_INTERNAL: Final = (
-    *("docker", "podman", "nerdctl", "veth", "br-", "cni", "flannel", "cali", "kube-", "crio"),
-    *("virbr", "lxcbr", "lxdbr", "incusbr", "vnet", "vmnet", "vboxnet", "tmfifo_net"),
-)
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 
 
@@ -48,8 +42,3 @@ def is_reachable(address: IPAddress) -> bool:
             and (address.is_reserved or address in _THIS_NETWORK)
         )
     )
-
-
-def is_internal(interface: str) -> bool:
-    """Whether an interface of this name is the host's own business."""
-    return interface == "lo" or interface.startswith(_INTERNAL)

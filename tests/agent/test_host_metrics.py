@@ -1,12 +1,14 @@
 """What this very host does, and counters that start over."""
 
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from psutil._ntuples import snetio
 
 from remotegpu_agent.host_metrics import HostSampler, NetworkRates
+from remotegpu_agent.interfaces import Interfaces, OutwardTraffic
 from remotegpu_protocol.codec import decode_from_agent, encode
 from remotegpu_protocol.metrics import Metrics
 
@@ -43,7 +45,8 @@ def test_rates_come_from_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
     monkeypatch.setattr(psutil, "net_io_counters", lambda **_: reading)
     monkeypatch.setattr(time, "monotonic", lambda: clock)
-    rates = NetworkRates()
+    outward = Interfaces(routed=frozenset({"eth7", "eth8"}), sysfs=Path("/nowhere"))
+    rates = NetworkRates(OutwardTraffic(lambda: outward))
     reading, clock = counters(eth7=(3000, 1500), lo=(9, 9), docker0=(9, 9)), 102.0
     assert rates.sample() == (1000.0, 500.0)
     # Started over: nobody knows how much went through before it did.

@@ -8,13 +8,18 @@ from tortoise.migrations import operations as ops
 from remotegpu_core.database import migration
 from remotegpu_core.ids import new_id
 from remotegpu_core.models.machine_address import AddressSource
-from remotegpu_protocol.addresses import is_internal, is_reachable, parse_address
+from remotegpu_protocol.addresses import is_reachable, parse_address
 from remotegpu_protocol.inventory import AddressKind
 
 #: The columns that an address of before gets, in their order.
 _COLUMNS = (
     *("id", "machine_id", "scope", "address", "kind", "interface", "source", "held"),
     *("accepted_at", "accepted_reason", "created_at"),
+)
+#: How agents of that time told interfaces of containers and virtual machines from others.
+_INTERNAL = (
+    *("docker", "podman", "nerdctl", "veth", "br-", "cni", "flannel", "cali", "kube-", "crio"),
+    *("virbr", "lxcbr", "lxdbr", "incusbr", "vnet", "vmnet", "vboxnet", "tmfifo_net"),
 )
 _BEFORE = "Another machine had this address already when addresses began to be compared."
 
@@ -50,7 +55,7 @@ async def fill(_apps: object, editor: Any) -> None:
             if (
                 address is None
                 or not is_reachable(address)
-                or is_internal(interface or "")
+                or (interface or "").startswith(_INTERNAL)
                 or str(address) in own
             ):
                 continue

@@ -40,7 +40,7 @@ class MachineSpecs:
     cpu_count: int | None = strawberry.field(description="Logical processors.")
     architecture: str | None = strawberry.field(description="Such as x86_64.")
     memory_total: ByteCount | None = strawberry.field(description="Main memory.")
-    disk_total: ByteCount | None = strawberry.field(description="Size of all real file systems.")
+    disk_total: ByteCount | None = strawberry.field(description="Size of its disks together.")
     disks: list[Disk] = strawberry.field(description="Block devices that hold data.")
     operating_system: str | None = strawberry.field(description="Such as Debian GNU/Linux 12.")
     kernel: str | None = strawberry.field(description="Release of the kernel.")
@@ -228,7 +228,7 @@ class Machine(Node):
 
     @strawberry.field(
         description="Its IP addresses, those for management first; without those that are the "
-        "host's own business, such as loopback, link-local and bridges of containers."
+        "host's own business, such as loopback, link-local and bridges that no network card is in."
     )
     async def addresses(self, info: Info) -> list[Address]:
         return [Address.of(row) for row in await info.context.loaders.addresses.load(self.row.id)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remotegpu_core.models import AddressSource, MachineLabel
-from remotegpu_protocol.addresses import IPAddress, is_internal, is_reachable, parse_address
+from remotegpu_protocol.addresses import IPAddress, is_reachable, parse_address
 from remotegpu_protocol.inventory import AddressKind
 
 #: The label that names a machine's site.
@@ -55,9 +55,9 @@ async def site_of(machine_id: uuid.UUID) -> str:
 
 
 def reported(host: Mapping[str, Any]) -> list[Said]:
-    """Of the addresses in an inventory's host, those that count.
+    """Of the addresses in an inventory's host, those that others may reach it by.
 
-    Agents leave the others out themselves, and older ones fewer of them.
+    Which interfaces lead out of a host only its agent can see: it leaves the others out.
     """
     return list(_reported(host.get("addresses", [])))
 
@@ -65,5 +65,5 @@ def reported(host: Mapping[str, Any]) -> list[Said]:
 def _reported(said: Iterable[Mapping[str, Any]]) -> Iterable[Said]:
     for entry in said:
         address, interface = parse_address(entry["address"]), entry.get("interface")
-        if address is not None and is_reachable(address) and not is_internal(interface or ""):
+        if address is not None and is_reachable(address):
             yield Said(address, AddressKind(entry["kind"]), interface)
