@@ -2,8 +2,11 @@
 the history that the hosts and the database kept."""
 
 import asyncio
+import contextlib
 import itertools
+import os
 import shutil
+import signal
 import time
 import uuid
 from collections import defaultdict
@@ -17,7 +20,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Allocation, Booking, Command, Gpu, Machine, Occupancy, Operation
-from remotegpu_core.services import commands
+from remotegpu_core.services import commands, freeze
 from remotegpu_core.services.allocations.allocate import allocate
 from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.allocations.release import cancel_operation, release
@@ -32,7 +35,9 @@ from tests.api.plane import ADMIN_PASSWORD
 from tests.core.patience import eventually
 from tests.core.people import HOUR, make_admin
 from tests.services.ports import LOOPBACK, unused_port
+from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
+from tests.services.small_disk import make_room, small_disk
 
 #: Seconds within which everything must come to its end once nothing is disturbed any more.
 PATIENCE = 60.0
@@ -46,12 +51,21 @@ class Host:
     """A host, its way to the replicas, and the copy of its disk that somebody made."""
 
     def __init__(self, folder: Path, name: str, target: int) -> None:
-        self.effects = EffectHost(folder, name)
+        self.disk = folder / "disk"
+        self.effects = EffectHost(folder, name, state=self.disk / "state")
         self.detour = Detour(target)
         self.machine_id = uuid.UUID(int=0)
         self.gpus: list[uuid.UUID] = []
         self._folder = folder
         self._process: BaseProcess | None = None
+        self._mount = contextlib.ExitStack()
+
+    def mount(self) -> None:
+        self._mount.enter_context(small_disk(self.disk, size=8 * 1024 * 1024, inodes=200))
+        self.effects.state.create()
+
+    def unmount(self) -> None:
+        self._mount.close()
 
     def start(self) -> None:
         origin = f"http://{LOOPBACK}:{self.detour.port}"
@@ -62,6 +76,14 @@ class Host:
         if self._process is not None:
             self._process.kill()
             self._process.join(20)
+
+    def pause(self) -> None:
+        if self._process is not None and self._process.pid and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None and self._process.pid and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def back_up(self) -> None:
         """Copy its state while nothing is under way: what a copy has begun it would go on with."""
@@ -91,8 +113,17 @@ class Host:
 
 
 class World:
-    def __init__(self, database_url: str, redis: RedisServer, folder: Path, hosts: int) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        postgres: PostgresServer,
+        redis: RedisServer,
+        folder: Path,
+        hosts: int,
+    ) -> None:
         self.redis = redis
+        self._postgres = postgres
+        self._database_name = database_url.rsplit("/", 1)[1]
         ports = [unused_port(), unused_port()]
         self.hosts = [
             Host(folder / f"host-{n}", f"gpu-0{n}", ports[n % 2]) for n in range(1, hosts + 1)
@@ -110,6 +141,8 @@ class World:
         self.admin: Actor
         #: Commands that a restored host may have done and forgotten: nobody can know that it did.
         self.forgotten: set[uuid.UUID] = set()
+        #: Allocations that were given back; none of the others may end.
+        self.given_back: set[uuid.UUID] = set()
 
     async def start(self) -> None:
         await self.database.open()
@@ -117,6 +150,7 @@ class World:
         for replica in self.replicas:
             replica.start()
         for host in self.hosts:
+            host.mount()
             host.machine_id = (await host.effects.make_machine()).id
             await host.detour.start()
             host.start()
@@ -127,11 +161,19 @@ class World:
 
     async def stop(self) -> None:
         for host in self.hosts:
+            host.resume()
             host.kill()
+            host.unmount()
             await host.detour.stop()
         for replica in self.replicas:
+            replica.resume()
             replica.kill()
         await self.database.close()
+
+    async def thaw(self) -> None:
+        """End the freeze that every start begins: while it holds no clock could end anything."""
+        await eventually(_no_clock_is_doubted, patience=PATIENCE)
+        await _try(freeze.end(self.admin))
 
     # What people do. Whether they may does not matter here.
 
@@ -147,9 +189,11 @@ class World:
         return await Allocation.filter(state__in=_LIVE).order_by("created_at", "id")
 
     async def release(self, allocation: Allocation) -> None:
+        self.given_back.add(allocation.id)
         await _try(release(self.admin, allocation.id))
 
     async def call_off(self, allocation: Allocation) -> None:
+        self.given_back.add(allocation.id)
         operation = await Operation.filter(allocation_id=allocation.id, kind="allocate").first()
         if operation is not None:
             await _try(cancel_operation(self.admin, operation.id))
@@ -170,13 +214,25 @@ class World:
         if machine.lifecycle is Lifecycle.QUARANTINED and not await stuck.exists():
             await _try(override_quarantine(self.admin, host.machine_id, "looked at it"))
 
+    def refuse_writes(self) -> None:
+        self._postgres.refuse_writes(self._database_name)
+
+    def take_writes(self) -> None:
+        self._postgres.take_writes(self._database_name)
+
     # What must hold.
 
     async def settle(self) -> None:
         """Everything comes to its end when nothing is disturbed any more."""
+        self.take_writes()
         for replica in self.replicas:
+            replica.clock.ahead = 0
+            replica.resume()
             replica.start()
         for host in self.hosts:
+            host.effects.clock.ahead = 0
+            make_room(host.disk)
+            host.resume()
             host.detour.cut()
         # What was asked for last is done as well, for the most part.
         await asyncio.sleep(1)
@@ -197,8 +253,15 @@ class World:
     async def check(self) -> None:
         await self._check_effects()
         await self._check_database()
+        await self.check_endings()
         for host in self.hosts:
             self.check_owners(host)
+
+    async def check_endings(self) -> None:
+        """Nothing ends because a clock says so: all of it was taken for an hour."""
+        over = [AllocationState.RECLAIMING, AllocationState.RELEASED]
+        ended = set(await Allocation.filter(state__in=over).values_list("id", flat=True))
+        assert ended <= self.given_back, "ended by a clock"
 
     async def _check_effects(self) -> None:
         done: dict[str, int] = defaultdict(int)
@@ -249,6 +312,10 @@ class World:
             for gpu in filter(None, gpus.split(",")):
                 assert owner.get(gpu, who) == who, "two owners on the host"
                 owner[gpu] = who
+
+
+async def _no_clock_is_doubted() -> bool:
+    return not await freeze.is_clock_doubted()
 
 
 async def _try(work: Any) -> None:

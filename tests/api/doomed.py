@@ -37,6 +37,7 @@ from tests.api.plane import ADMIN
 from tests.core.patience import eventually
 from tests.core.people import make_actor
 from tests.forking import CONTEXT
+from tests.wall_clock import WallClock
 
 #: Whose commits count: those of commands, and of what they are about. Duties run beside them.
 PLACES = frozenset(
@@ -247,8 +248,9 @@ async def lived(life: Life) -> AsyncIterator[BaseProcess]:
         process.join(20)
 
 
-def serve(settings: dict[str, Any]) -> None:
+def serve(settings: dict[str, Any], clock: WallClock) -> None:
     """A process that does nothing but serve, until it is killed."""
+    clock.install()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 
     async def forever() -> None:
@@ -264,6 +266,7 @@ class Replica:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
+        self.clock = WallClock()
         self._process: BaseProcess | None = None
 
     @property
@@ -272,8 +275,17 @@ class Replica:
 
     def start(self) -> None:
         if not self.lives:
-            self._process = CONTEXT.Process(target=serve, args=(self.settings,))
+            self._process = CONTEXT.Process(target=serve, args=(self.settings, self.clock))
             self._process.start()
+
+    def pause(self) -> None:
+        """Stop it where it is, as a virtual machine that is moved."""
+        if self._process is not None and self._process.pid and self.lives:
+            os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None and self._process.pid and self.lives:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -32,6 +32,7 @@ from remotegpu_protocol.kinds import (
 )
 from tests.agent.commands.mortal import Effects
 from tests.forking import CONTEXT
+from tests.wall_clock import WallClock
 
 TIMES = AgentTimes(pauses=Pauses(first_low=0.01, first_high=0.05, cap=0.1, permanent=0.3))
 
@@ -92,7 +93,8 @@ _CLEAN = CleaningReport(
 class EffectHost:
     """A machine's key and directory; `running` is one life of its agent."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, state: Path | None = None) -> None:
+        """`state` is where the agent keeps what it must not forget; by default in `folder`."""
         self.folder = folder
         self.name = name
         self._secret = HostKey.generate().secret()
@@ -103,7 +105,8 @@ class EffectHost:
         #: UUIDs of GPUs that take long to give away.
         self.reluctant: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
-        self.state = StateDirectory(folder / "state")
+        self.state = StateDirectory(state or folder / "state")
+        self.clock = WallClock()
         self.state.create()
 
     async def hesitate(self, index: int) -> None:
@@ -169,6 +172,7 @@ class EffectHost:
 
 
 def _live(host: EffectHost, origin: str, gpus: int) -> None:
+    host.clock.install()
     configure_logs("error", "console")
 
     async def forever() -> None:

@@ -18,13 +18,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.api.chaos import GPUS, World
+from tests.api.chaos import GPUS, Host, World
+from tests.api.doomed import Replica
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
+from tests.services.small_disk import fill, make_room, use_up_inodes
 
 T = TypeVar("T")
 
 HOSTS = 3
+#: Milliseconds.
+DAY = 86_400_000
 hosts = st.integers(0, HOSTS - 1)
 replicas = st.integers(0, 1)
 which = st.integers(0, 9)
@@ -35,6 +39,8 @@ class Chaos(RuleBasedStateMachine):
 
     world: World
     run: Callable[[Coroutine[Any, Any, Any]], Any]
+    #: Seconds for which a process stands still: nothing notices, all links end.
+    pauses: tuple[float, ...]
 
     def teardown(self) -> None:
         self.run(self.world.settle())
@@ -43,6 +49,7 @@ class Chaos(RuleBasedStateMachine):
     @initialize(muted=st.booleans(), pause=st.sampled_from([0.0, 0.02, 0.1, 0.5]))
     def begin(self, muted: bool, pause: float) -> None:
         """Hypothesis leaves rules out, and without anything to do there is nothing to disturb."""
+        self.run(self.world.thaw())
         for host in self.world.hosts:
             host.detour.mute = muted
             self.run(self.world.allocate(host, [0]))
@@ -115,10 +122,58 @@ class Chaos(RuleBasedStateMachine):
     def disturb_redis(self, how: str) -> None:
         getattr(self.world.redis, how)()
 
+    @rule(replica=replicas, days=st.sampled_from([-1, 1]))
+    def leap(self, replica: int, days: int) -> None:
+        self.world.replicas[replica].clock.ahead += days * DAY
+
+    @rule(replica=replicas)
+    def set_right(self, replica: int) -> None:
+        self.world.replicas[replica].clock.ahead = 0
+
+    @rule(host=hosts, days=st.sampled_from([-1, 0, 1]))
+    def set_clock_of_host(self, host: int, days: int) -> None:
+        self.world.hosts[host].effects.clock.ahead = days * DAY
+
+    @rule(replica=replicas, which=which)
+    def stop_replica(self, replica: int, which: int) -> None:
+        self._pause(self.world.replicas[replica], which)
+
+    @rule(host=hosts, which=which)
+    def stop_host(self, host: int, which: int) -> None:
+        self._pause(self.world.hosts[host], which)
+
+    @rule(host=hosts)
+    def fill_disk(self, host: int) -> None:
+        fill(self.world.hosts[host].disk)
+
+    @rule(host=hosts)
+    def use_up_inodes(self, host: int) -> None:
+        use_up_inodes(self.world.hosts[host].disk)
+
+    @rule(host=hosts)
+    def make_room(self, host: int) -> None:
+        make_room(self.world.hosts[host].disk)
+
+    @rule(refuse=st.booleans())
+    def have_database_refuse(self, refuse: bool) -> None:
+        if refuse:
+            self.world.refuse_writes()
+        else:
+            self.world.take_writes()
+
+    @invariant()
+    def nothing_ends_by_a_clock(self) -> None:
+        self.run(self.world.check_endings())
+
     @invariant()
     def nobody_shares(self) -> None:
         for host in self.world.hosts:
             self.world.check_owners(host)
+
+    def _pause(self, process: Replica | Host, which: int) -> None:
+        process.pause()
+        self.run(asyncio.sleep(self.pauses[which % len(self.pauses)]))
+        process.resume()
 
     async def _cut(self, host: int) -> None:
         self.world.hosts[host].detour.cut()
@@ -147,7 +202,7 @@ def chaos(
         postgres_server.database(template=postgres_template) as url,
         anyio.from_thread.start_blocking_portal() as portal,
     ):
-        world = World(url, private_redis, tmp_path, HOSTS)
+        world = World(url, postgres_server, private_redis, tmp_path, HOSTS)
 
         # The ways of the hosts go on while Hypothesis thinks.
         def run(work: Coroutine[Any, Any, T]) -> T:
@@ -162,13 +217,23 @@ def chaos(
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"),
+    ("examples", "steps", "pauses"),
     [
-        pytest.param(5, 20, id="short"),
-        pytest.param(150, 40, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
+        pytest.param(5, 20, (1.0,), id="short"),
+        # A minute is longer than links live, and than commands wait for an answer.
+        pytest.param(
+            150,
+            40,
+            (0.5, 1.0, 3.0, 10.0, 60.0),
+            id="long",
+            marks=[pytest.mark.soak, pytest.mark.timeout(3000)],
+        ),
     ],
 )
-def test_nothing_is_lost_or_doubled(chaos: type[Chaos], examples: int, steps: int) -> None:
+def test_nothing_is_lost_or_doubled(
+    chaos: type[Chaos], examples: int, steps: int, pauses: tuple[float, ...]
+) -> None:
+    chaos.pauses = pauses
     run_state_machine_as_test(
         chaos,
         settings=settings(

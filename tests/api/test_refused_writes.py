@@ -7,7 +7,6 @@ traceback in the log.
 
 import asyncio
 import sqlite3
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from remotegpu_core.database import configuration, failures
 from tests.api.plane import Backend, Server, serving
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
+from tests.services.small_disk import fill, make_room, small_disk
 
 #: Bytes of the disk that fills up: the migrated database takes about one MiB.
 DISK = 24 * 1024 * 1024
@@ -99,43 +99,24 @@ async def metrics(server: Server) -> str:
     return (await server.http.get("/metrics")).text
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of `DISK` bytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "tmpfs", str(folder)], check=True
-    )
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @contextmanager
 def filled(folder: Path) -> Iterator[None]:
     """No byte is free in the folder's file system for the length of the block."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65_536, 4096, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
+    fill(folder)
     yield
-    ballast.unlink()
+    make_room(folder)
 
 
-async def test_a_full_disk_under_sqlite(embedded: Backend, small_disk: Path) -> None:
-    async with serving(embedded, small_disk / "state") as server:
-        token = await server.sign_in()
-        with filled(small_disk):
-            # The write-ahead log may have room from before: write until it has none.
-            await eventually(lambda: is_refused(server, token))
-            await refused(server, token, "full")
-        await recovers(server, token)
+async def test_a_full_disk_under_sqlite(embedded: Backend, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, size=DISK):
+        async with serving(embedded, disk / "state") as server:
+            token = await server.sign_in()
+            with filled(disk):
+                # The write-ahead log may have room from before: write until it has none.
+                await eventually(lambda: is_refused(server, token))
+                await refused(server, token, "full")
+            await recovers(server, token)
 
 
 async def test_a_process_that_keeps_sqlite_locked(server: Server) -> None:
@@ -165,11 +146,10 @@ async def test_a_postgres_that_became_a_standby(
     name = scaled_out.database_url.rsplit("/", 1)[1]
     async with serving(scaled_out, tmp_path / "state") as server:
         token = await server.sign_in()
-        postgres_server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        postgres_server.end_sessions(name)
+        postgres_server.refuse_writes(name)
         await eventually(lambda: is_refused(server, token))
         await refused(server, token, "read-only")
-        postgres_server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        postgres_server.take_writes(name)
         await recovers(server, token)
 
 

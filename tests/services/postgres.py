@@ -15,6 +15,7 @@ from tests.services.directory import server_directory
 from tests.services.ports import LOOPBACK
 from tests.services.process import ServerFailed, ServerProcess, on_an_unused_port
 from tests.services.programs import find_program, postgres_folders
+from tests.services.small_disk import small_disk
 
 #: The superuser of the cluster. Only loopback and the socket reach it, and no password is asked.
 USER = "remotegpu"
@@ -127,20 +128,22 @@ class PostgresServer:
     def small_tablespace(self, size: int) -> Iterator[tuple[str, Path]]:
         """A tablespace's name and folder, on a file system of `size` bytes. Needs root."""
         folder = self._folder / "small"
-        folder.mkdir()
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)],
-            check=True,
-        )
-        try:
+        with small_disk(folder, size=size):
             if self._account is not None:
                 os.chown(folder, self._account.pw_uid, self._account.pw_gid)
             self.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
             yield "small", folder
             self.execute("DROP TABLESPACE small")
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-            folder.rmdir()
+        folder.rmdir()
+
+    def refuse_writes(self, database: str) -> None:
+        """Have all sessions of a database, and those to come, take no changes, as a standby would."""
+        self.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        self.end_sessions(database)
+
+    def take_writes(self, database: str) -> None:
+        """Have sessions to come take changes; those that there are refuse them for ever."""
+        self.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
 
     @property
     def _data(self) -> Path:
