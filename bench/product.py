@@ -82,6 +82,7 @@ def running_product(
         # Counted as ever, and never met: one client asks here for as much as it gets.
         "REMOTEGPU_RATE_REQUESTS": "1000000000",
         "REMOTEGPU_RATE_COST": "1000000000000",
+        "REMOTEGPU_RATE_TIME": "0",
     }
     program: list[str | Path] = [Path(sys.executable).with_name("remotegpu")]
     if unthrottled:

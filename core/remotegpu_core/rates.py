@@ -1,4 +1,5 @@
-"""Rate limits: how many requests, and how much cost, each caller may have a minute.
+"""Rate limits: how many requests, and how much cost and processor time, each caller may have a
+minute.
 
 Every process counts for itself and decides at once. Several times a second it tells Redis what is
 new and hears what the others counted, all callers in one round trip, so that replicas share a limit
@@ -6,10 +7,11 @@ to within that time; nobody ever waits for Redis, and without it every process g
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -36,20 +38,35 @@ TIMEOUT: Final = 1.0
 MAX_CALLERS: Final = 20_000
 MAX_BATCH: Final = 512
 
+_MICROSECONDS: Final = 1_000_000
+#: What is counted, and what a limit of it is called.
+_KINDS: Final = {
+    "requests": "requests",
+    "cost": "objects asked for (extensions.cost)",
+    "time": "seconds of processor time for its requests",
+}
+
 # Adds what one process counted to a window, and answers with that window's totals and the last's.
 _EXCHANGE: Final = """
-local requests = redis.call('HINCRBY', KEYS[1], 'requests', ARGV[1])
-local cost = redis.call('HINCRBY', KEYS[1], 'cost', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-local last = redis.call('HMGET', KEYS[2], 'requests', 'cost')
-return {requests, cost, tonumber(last[1]) or 0, tonumber(last[2]) or 0}
+local totals = {}
+for position, kind in ipairs({'requests', 'cost', 'time'}) do
+    totals[position] = redis.call('HINCRBY', KEYS[1], kind, ARGV[position])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+for position, last in ipairs(redis.call('HMGET', KEYS[2], 'requests', 'cost', 'time')) do
+    totals[position + 3] = tonumber(last) or 0
+end
+return totals
 """
 
 
 @dataclass(slots=True)
 class Counts:
+    """`time` is processor time in microseconds."""
+
     requests: int = 0
     cost: int = 0
+    time: int = 0
 
 
 @dataclass(slots=True)
@@ -96,11 +113,10 @@ class Rates:
         """Count a request.
 
         Raises:
-            RateLimited: one too many; it was not counted.
+            RateLimited: one too many, or the earlier ones took too much time; it was not counted.
         """
-        settings = self._settings
-        limit = settings.rate_requests if actor.is_signed_in else settings.anonymous_rate_requests
-        self._count(actor, "requests", 1, limit, "requests")
+        self._check(actor, "time", 1)
+        self._count(actor, "requests", 1)
 
     def spend(self, actor: Actor, cost: int) -> None:
         """Count what an operation costs.
@@ -108,16 +124,39 @@ class Rates:
         Raises:
             RateLimited: it would be too much; it was not counted.
         """
-        settings = self._settings
-        limit = settings.rate_cost if actor.is_signed_in else settings.anonymous_rate_cost
-        self._count(actor, "cost", cost, limit, "objects asked for (extensions.cost)")
+        self._count(actor, "cost", cost)
 
-    def _count(self, actor: Actor, kind: str, amount: int, limit: int, what: str) -> None:
+    @contextlib.contextmanager
+    def timing(self, actor: Actor) -> Iterator[None]:
+        """Charge the caller for the processor time of the block, which waits for nothing.
+
+        It is known only afterwards, so it is the next `request` that is refused.
+        """
+        began = time.thread_time_ns()
+        try:
+            yield
+        finally:
+            self._add(actor, "time", (time.thread_time_ns() - began) // 1000)
+
+    def remaining(self, actor: Actor) -> dict[str, int]:
+        """Requests and cost that the caller may still have at this moment, where there are limits."""
+        return {
+            kind: max(0, limit - math.ceil(self._counted(actor, kind)))
+            for kind in ("requests", "cost")
+            if (limit := self._limit(actor, kind))
+        }
+
+    def _count(self, actor: Actor, kind: str, amount: int) -> None:
+        self._check(actor, kind, amount)
+        self._add(actor, kind, amount)
+
+    def _check(self, actor: Actor, kind: str, amount: int) -> None:
+        """Raises RateLimited when `amount` more would be too much."""
+        limit = self._limit(actor, kind)
         if not limit or not amount or actor.kind is ActorKind.SYSTEM:
             return
-        name = _name(actor)
         window, passed = divmod(self._clock(), WINDOW)
-        caller = self._caller(name, int(window))
+        caller = self._caller(_name(actor), int(window))
         now: int = getattr(caller.now, kind)
         last: int = getattr(caller.last, kind)
         if now + last * (1 - passed / WINDOW) + amount > limit:
@@ -128,13 +167,34 @@ class Rates:
                 if amount <= limit
                 else f"This alone is {amount}: ask for less."
             )
+            shown = limit // _MICROSECONDS if kind == "time" else limit
             raise RateLimited(
-                f"{whose} has at most {limit} {what} a minute. {then}", retry_after=wait
+                f"{whose} has at most {shown} {_KINDS[kind]} a minute. {then}", retry_after=wait
             )
-        setattr(caller.now, kind, now + amount)
+
+    def _add(self, actor: Actor, kind: str, amount: int) -> None:
+        if not amount or not self._limit(actor, kind) or actor.kind is ActorKind.SYSTEM:
+            return
+        name = _name(actor)
+        caller = self._caller(name, int(self._clock() // WINDOW))
+        setattr(caller.now, kind, getattr(caller.now, kind) + amount)
         if self._task is not None:
             setattr(caller.untold, kind, getattr(caller.untold, kind) + amount)
             self._untold[name] = caller
+
+    def _limit(self, actor: Actor, kind: str) -> int:
+        """0 is none."""
+        of_whom = "" if actor.is_signed_in else "anonymous_"
+        limit: int = getattr(self._settings, f"{of_whom}rate_{kind}")
+        return limit * _MICROSECONDS if kind == "time" else limit
+
+    def _counted(self, actor: Actor, kind: str) -> float:
+        """What counts at this moment."""
+        window, passed = divmod(self._clock(), WINDOW)
+        caller = self._caller(_name(actor), int(window))
+        now: int = getattr(caller.now, kind)
+        last: int = getattr(caller.last, kind)
+        return now + last * (1 - passed / WINDOW)
 
     def _caller(self, name: str, window: int) -> _Caller:
         caller = self._callers.get(name)
@@ -189,18 +249,19 @@ class Rates:
                     rate_key(name, window - 1),
                     str(caller.untold.requests),
                     str(caller.untold.cost),
+                    str(caller.untold.time),
                     str(2 * WINDOW),
                 )
                 caller.untold = Counts()
             answers = cast("list[list[int]]", await pipeline.execute())
-        for caller, (requests, cost, last_requests, last_cost) in zip(told, answers, strict=True):
+        for caller, totals in zip(told, answers, strict=True):
             if caller.window != window:
                 continue
             # Never less than was seen here: Redis may have been away, or emptied.
-            caller.now.requests = max(caller.now.requests, requests + caller.untold.requests)
-            caller.now.cost = max(caller.now.cost, cost + caller.untold.cost)
-            caller.last.requests = max(caller.last.requests, last_requests)
-            caller.last.cost = max(caller.last.cost, last_cost)
+            for kind, total, last in zip(_KINDS, totals[:3], totals[3:], strict=True):
+                counted = total + getattr(caller.untold, kind)
+                setattr(caller.now, kind, max(getattr(caller.now, kind), counted))
+                setattr(caller.last, kind, max(getattr(caller.last, kind), last))
 
 
 def _name(actor: Actor) -> str:

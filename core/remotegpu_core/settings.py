@@ -105,11 +105,22 @@ class Settings(BaseSettings):
     rate_cost: int = Field(
         3_000_000, ge=0, description="Cost of a user's operations a minute; 0: any."
     )
+    rate_time: int = Field(
+        20,
+        ge=0,
+        description="Processor time a minute that a user's requests may take before they run; "
+        "0: any.",
+    )
     anonymous_rate_requests: int = Field(
         600, ge=0, description="Requests a minute of an address without sign-in; 0: any."
     )
     anonymous_rate_cost: int = Field(
         60_000, ge=0, description="Cost a minute of an address without sign-in; 0: any."
+    )
+    anonymous_rate_time: int = Field(
+        2,
+        ge=0,
+        description="Processor time a minute for requests of an address without sign-in; 0: any.",
     )
     frame_path: bool = Field(
         True, description="Write live events to the transport itself where that is safe."

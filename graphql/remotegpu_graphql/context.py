@@ -1,11 +1,13 @@
 """What resolvers know: who asks, and the parts of the control plane."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from strawberry.types.info import Info as StrawberryInfo
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.errors import InvalidInput
 from remotegpu_graphql.loaders import Loaders
 
 
@@ -18,6 +20,8 @@ class Context:
     def __init__(self, plane: ControlPlane, actor: Actor | None) -> None:
         self.plane = plane
         self._actor = actor
+        #: What mutations were given beyond their inputs' bounds, by their response keys.
+        self.beyond: Mapping[str, InvalidInput] = {}
 
     @cached_property
     def loaders(self) -> Loaders:

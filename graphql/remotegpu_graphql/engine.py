@@ -33,11 +33,19 @@ from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.errors import InvalidInput, RemoteGPUError
 from remotegpu_core.recent import Recent
+from remotegpu_graphql.bounds import Given, arguments_of
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.errors import top_level
-from remotegpu_graphql.limits import MAX_COST, MAX_TOKENS, LimitError, check_document, cost_of
+from remotegpu_graphql.limits import (
+    MAX_COST,
+    MAX_TOKENS,
+    LimitError,
+    check_document,
+    cost_of,
+    with_defaults,
+)
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
 from remotegpu_graphql.texts import StorableTextRule, check_variables
@@ -81,6 +89,8 @@ class Operation:
     source: str
     document: DocumentNode
     node: OperationDefinitionNode
+    #: Arguments of the document that have bounds.
+    given: tuple[Given, ...]
 
     @property
     def kind(self) -> OperationType:
@@ -111,14 +121,21 @@ class Response:
         return body
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A document as it is kept. With errors it is never run."""
+
+    document: DocumentNode
+    errors: list[GraphQLError]
+    given: tuple[Given, ...]
+
+
 class Engine:
     """The schema, ours unless another is given, with a cache of documents."""
 
     def __init__(self, schema: Schema = strawberry_schema) -> None:
         self.schema: GraphQLSchema = schema._schema  # noqa: SLF001 - Strawberry has no public name for it
-        self._documents: Recent[str, tuple[DocumentNode, list[GraphQLError]]] = Recent(
-            count=_CACHED, weight=_CACHED_TOKENS
-        )
+        self._documents: Recent[str, _Read] = Recent(count=_CACHED, weight=_CACHED_TOKENS)
         # They keep their documents.
         self._shapes: Recent[tuple[str, str | None], SubscriptionShape] = Recent(
             count=_CACHED, weight=_CACHED_TOKENS
@@ -131,9 +148,10 @@ class Engine:
             RequestRefused: it cannot be parsed, is not valid, passes a limit, or has no such
                 operation.
         """
-        document, errors = self._read(source)
-        if errors:
-            raise RequestRefused(errors)
+        read = self._read(source)
+        if read.errors:
+            raise RequestRefused(read.errors)
+        document = read.document
         node = get_operation_ast(document, operation_name)
         if node is None:
             wanted = (
@@ -146,17 +164,19 @@ class Engine:
             check_document(document, introspection_is_free=signed_in)
         except LimitError as error:
             raise RequestRefused([error]) from None
-        return Operation(source, document, node)
+        return Operation(source, document, node, read.given)
 
     def price(self, operation: Operation, variables: Mapping[str, Any]) -> int:
         """What the operation costs with these variables.
 
         Raises:
-            RequestRefused: more than one operation may, or a variable holds text that is none.
+            RequestRefused: more than one operation may, a variable holds text that is none, or an
+                input other than a mutation's is beyond its bound.
         """
         unfit = check_variables(variables)
         if unfit is not None:
             raise RequestRefused([unfit])
+        _beyond(operation, variables)
         cost = cost_of(self.schema, operation.document, operation.node, variables)
         if cost > MAX_COST:
             error = LimitError(
@@ -173,7 +193,8 @@ class Engine:
             RequestRefused: as `price`.
             RateLimited: the caller has asked for too much lately.
         """
-        cost = self.price(operation, variables)
+        with context.plane.rates.timing(context.actor):
+            cost = self.price(operation, variables)
         context.plane.rates.spend(context.actor, cost)
         return cost
 
@@ -209,14 +230,18 @@ class Engine:
             cost = self.admit(operation, variables, context)
         except RequestRefused as refused:
             return refusal(refused.errors)
-        result = execute(
-            self.schema,
-            operation.document,
-            context_value=context,
-            variable_values=dict(variables),
-            operation_name=operation.name,
-            is_awaitable=_is_awaitable,
-        )
+        if operation.kind is OperationType.MUTATION:
+            context.beyond = _beyond(operation, variables)
+        # What waits, and goes on afterwards, is not in it: that is what the cost is for.
+        with context.plane.rates.timing(context.actor):
+            result = execute(
+                self.schema,
+                operation.document,
+                context_value=context,
+                variable_values=dict(variables),
+                operation_name=operation.name,
+                is_awaitable=_is_awaitable,
+            )
         if isawaitable(result):
             result = await result
         response = respond(result)
@@ -272,7 +297,7 @@ class Engine:
             result = await result
         return respond(result)
 
-    def _read(self, source: str) -> tuple[DocumentNode, list[GraphQLError]]:
+    def _read(self, source: str) -> _Read:
         known = self._documents.get(source)
         if known is not None:
             return known
@@ -285,9 +310,11 @@ class Engine:
             code = "LIMIT_EXCEEDED" if aborted else "GRAPHQL_PARSE_FAILED"
             raise RequestRefused([_coded(error, code)]) from None
         errors = self._validate(document)
+        given = () if errors else arguments_of(self.schema, document)
+        read = _Read(document, errors, given)
         if len(source) <= _CACHED_LENGTH:
-            self._documents.put(source, (document, errors), document.token_count)
-        return document, errors
+            self._documents.put(source, read, document.token_count)
+        return read
 
     def _validate(self, document: DocumentNode) -> list[GraphQLError]:
         # Cycles first and alone: other rules, and our limits, follow fragments.
@@ -295,6 +322,28 @@ class Engine:
         if not errors:
             errors = validate(self.schema, document, _RULES, max_errors=_MAX_ERRORS)
         return [_coded(error, "GRAPHQL_VALIDATION_FAILED") for error in errors]
+
+
+def _beyond(operation: Operation, variables: Mapping[str, Any]) -> dict[str, InvalidInput]:
+    """What mutations are given beyond their inputs' bounds, by their response keys.
+
+    They tell it as user errors, after their permission.
+
+    Raises:
+        RequestRefused: another field is given something beyond a bound.
+    """
+    found: dict[str, InvalidInput] = {}
+    if not operation.given:
+        return found
+    complete = with_defaults(operation.node, variables)
+    for given in operation.given:
+        error = given.beyond(complete)
+        if error is None:
+            continue
+        if given.mutation is None:
+            raise RequestRefused([top_level(error)])
+        found.setdefault(given.mutation, error)
+    return found
 
 
 def refusal(errors: Sequence[GraphQLError]) -> Response:

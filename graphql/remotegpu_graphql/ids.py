@@ -4,10 +4,14 @@ import base64
 import binascii
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 import strawberry
 
 from remotegpu_core.errors import NotFound
+
+#: Nothing has it.
+NO_OBJECT: Final = uuid.UUID(int=0)
 
 
 def encode_id(type_name: str, row_id: uuid.UUID) -> strawberry.ID:
@@ -48,11 +52,13 @@ def decode_optional(
     return None if value is None else decode_id(value, type_name, field=field)
 
 
-def decode_any(value: str | None, *, field: str) -> uuid.UUID | None:
-    """The UUID of an id of any type; raises like `decode_id`."""
+def decode_filter(value: str | None, *type_names: str) -> uuid.UUID | None:
+    """The UUID to look for, of one of these types or, without any, of all.
+
+    A filter that names an object which is not there finds nothing. Whether it ever was there, is
+    the viewer's to see, or is no id at all makes no difference.
+    """
     if value is None:
         return None
-    parts = split_id(value)
-    if parts is None:
-        raise NotFound("There is no object with this id.", field=field)
-    return parts[1]
+    type_name, row_id = split_id(value) or ("", NO_OBJECT)
+    return row_id if not type_names or type_name in type_names else NO_OBJECT

@@ -171,13 +171,20 @@ def cost_of(
     root = schema.get_root_type(operation.operation)
     if root is None:
         return 0
+    count = _Cost(schema, _fragments(document), with_defaults(operation, variables))
+    return count.of(root, operation.selection_set, None)
+
+
+def with_defaults(
+    operation: OperationDefinitionNode, variables: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The variables that were given, and the defaults of the others."""
     defaults = {
         definition.variable.name.value: value_from_ast_untyped(definition.default_value)
         for definition in operation.variable_definitions or ()
         if definition.default_value is not None
     }
-    count = _Cost(schema, _fragments(document), {**defaults, **variables})
-    return count.of(root, operation.selection_set, None)
+    return {**defaults, **variables} if defaults else variables
 
 
 class _Cost:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from remotegpu_core.errors import InvalidInput
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.types import AuditEvent
+from remotegpu_graphql.bounds import items
 from remotegpu_graphql.context import Context, Info
 from remotegpu_graphql.datasets.types import Dataset, Mount
 from remotegpu_graphql.enrollments.types import Enrollment
@@ -73,9 +73,8 @@ class NodesQuery:
         self,
         info: Info,
         ids: Annotated[
-            list[strawberry.ID], strawberry.argument(description="At most 100, of any types.")
+            list[strawberry.ID],
+            strawberry.argument(description="Of any types.", metadata=items(0, MAX_NODES)),
         ],
     ) -> list[Node | None] | None:
-        if len(ids) > MAX_NODES:
-            raise InvalidInput(f"ids takes at most {MAX_NODES}, got {len(ids)}.", field="ids")
         return await asyncio.gather(*(load_node(info.context, value) for value in ids))

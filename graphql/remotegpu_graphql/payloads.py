@@ -4,6 +4,9 @@ from typing import Any
 
 import strawberry
 
+from remotegpu_core.services.idempotency import MAX_KEY
+from remotegpu_graphql.bounds import characters
+
 
 def user_errors() -> Any:
     return strawberry.field(
@@ -16,7 +19,8 @@ def user_errors() -> Any:
 def idempotency_key() -> Any:
     return strawberry.field(
         default=None,
-        description="1 to 128 characters of your choosing. For a day the same key with the same "
-        "input gives the same objects, in their current state, and does nothing again; with other "
-        "input it is refused.",
+        description="Of your choosing, such as a UUID. For a day the same key with the same input "
+        "gives the same objects, in their current state, and does nothing again; with other input "
+        "it is refused.",
+        metadata=characters(1, MAX_KEY),
     )

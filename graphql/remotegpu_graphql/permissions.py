@@ -66,6 +66,9 @@ class Writes(FieldExtension):
         actor: Actor = info.context.actor
         try:
             check_access(actor, self.access, Scope.WRITE)
+            beyond = info.context.beyond.get(str(info.path.key))
+            if beyond is not None:
+                raise beyond
             return await next_(source, info, **kwargs)
         except RemoteGPUError as error:
             await _audit_refusal(actor, info.field_name, error)

@@ -1,13 +1,17 @@
 """Relay's shapes: nodes and connections."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 import strawberry
 
 from remotegpu_core.paging import Page, PageRequest
+from remotegpu_graphql.bounds import characters
 
 NodeType = TypeVar("NodeType")
+
+#: Characters of the longest cursor: it holds a value of up to 255 characters of a column.
+MAX_CURSOR: Final = 1500
 
 First = Annotated[
     int | None,
@@ -15,11 +19,21 @@ First = Annotated[
         description="At most this many from the start: 0 to 100, 20 when left out."
     ),
 ]
-After = Annotated[str | None, strawberry.argument(description="Only what follows this cursor.")]
+After = Annotated[
+    str | None,
+    strawberry.argument(
+        description="Only what follows this cursor.", metadata=characters(0, MAX_CURSOR)
+    ),
+]
 Last = Annotated[
     int | None, strawberry.argument(description="At most this many from the end: 0 to 100.")
 ]
-Before = Annotated[str | None, strawberry.argument(description="Only what precedes this cursor.")]
+Before = Annotated[
+    str | None,
+    strawberry.argument(
+        description="Only what precedes this cursor.", metadata=characters(0, MAX_CURSOR)
+    ),
+]
 
 
 @strawberry.interface(description="Anything that has an id of its own.")

@@ -10,6 +10,7 @@ from remotegpu_graphql.allocations.subscriptions import AllocationsSubscription
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.queries import AuditQuery
 from remotegpu_graphql.audit.types import AuditEvent
+from remotegpu_graphql.bounds import declare_bounds
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.datasets.mutations import DatasetsMutation
 from remotegpu_graphql.datasets.queries import DatasetsQuery
@@ -114,6 +115,9 @@ schema = strawberry.Schema(
     types=NODES,
     config=StrawberryConfig(scalar_map=SCALARS, info_class=Info),
 )
+
+
+declare_bounds(schema._schema)  # noqa: SLF001 - Strawberry has no public name for it
 
 
 def sdl() -> str:

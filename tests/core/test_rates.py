@@ -82,8 +82,14 @@ def test_cost_has_a_limit_of_its_own() -> None:
     ask(rates, me, 10)
 
 
+NO_LIMITS = (
+    *("rate_requests", "rate_cost", "rate_time"),
+    *("anonymous_rate_requests", "anonymous_rate_time"),
+)
+
+
 def test_zero_is_no_limit() -> None:
-    rates, _ = alone(load_settings(rate_requests=0, rate_cost=0, anonymous_rate_requests=0))
+    rates, _ = alone(load_settings(**dict.fromkeys(NO_LIMITS, 0)))
     for actor in (user(), anonymous("192.0.2.1")):
         ask(rates, actor, 100_000)
     rates.spend(user(), 10**12)
@@ -171,15 +177,64 @@ async def replica(url: str, clock: Clock | None = None) -> AsyncIterator[Rates]:
         await redis.aclose()
 
 
+def _spin(milliseconds: int) -> None:
+    """Take so much of the processor."""
+    ends = time.thread_time_ns() + milliseconds * 1_000_000
+    while time.thread_time_ns() < ends:
+        pass
+
+
+def test_processor_time_is_charged_and_refuses_what_comes_after() -> None:
+    rates, clock = alone(load_settings(anonymous_rate_time=1, rate_time=0))
+    stranger = anonymous("192.0.2.1")
+    name = "address:192.0.2.1"
+    rates.request(stranger)
+    with rates.timing(stranger):
+        _spin(20)
+    assert 20_000 <= rates._callers[name].now.time < 1_000_000
+    rates.request(stranger)
+    rates._callers[name].now.time = 1_000_000
+    error = refused(rates, stranger)
+    assert error.message.startswith(
+        "An address without sign-in has at most 1 seconds of processor time for its requests a "
+        "minute."
+    )
+    clock.now += error.retry_after
+    rates.request(stranger)
+    # Where there is no limit nothing is kept, and others have limits of their own.
+    me = user()
+    with rates.timing(me):
+        _spin(1)
+    assert f"user:{me.user_id}" not in rates._callers
+    rates.request(anonymous("192.0.2.2"))
+
+
+def test_what_remains() -> None:
+    rates, clock = alone()
+    me = user()
+    assert rates.remaining(me) == {"requests": 10, "cost": 100}
+    ask(rates, me, 3)
+    rates.spend(me, 60)
+    assert rates.remaining(me) == {"requests": 7, "cost": 40}
+    clock.now += 1.5 * WINDOW
+    # Half of it counts still.
+    assert rates.remaining(me) == {"requests": 8, "cost": 70}
+    unlimited, _ = alone(load_settings(rate_requests=0, rate_cost=5))
+    assert unlimited.remaining(me) == {"cost": 5}
+
+
 async def test_replicas_share_a_limit(redis_url: str) -> None:
     clock, me = Clock(), user()
     async with replica(redis_url, clock) as one, replica(redis_url, clock) as two:
         ask(one, me, 6)
         one.spend(me, 60)
+        with one.timing(me):
+            _spin(1)
         await until(lambda: not one._untold)
         ask(two, me, 1)
         name = f"user:{me.user_id}"
         await until(lambda: two._callers[name].now.requests == 7)
+        assert two._callers[name].now.time == one._callers[name].now.time >= 1000
         ask(two, me, 3)
         refused(two, me)
         with pytest.raises(RateLimited):

@@ -116,13 +116,14 @@ def test_cost_limit() -> None:
     source = (
         "query Q($a: [ID!]!, $b: [ID!]!, $c: [ID!]!) { "
         + fitting[1:-1]
-        + " nodes(ids: $a) { id } b: nodes(ids: $b) { id } c: nodes(ids: $c) { id } }"
+        + " nodes(ids: $a) { id } b: nodes(ids: $b) { id } c: nodes(ids: $c) { id } %s }"
     )
-    operation = engine.prepare(source, None, signed_in=True)
     full = {"a": ["x"] * 100, "b": ["x"] * 100, "c": ["x"] * 100}
+    operation = engine.prepare(source % "", None, signed_in=True)
     assert engine.price(operation, full) == MAX_COST
+    operation = engine.prepare(source % "fleet { __typename }", None, signed_in=True)
     with pytest.raises(RequestRefused) as refused:
-        engine.price(operation, {**full, "c": ["x"] * 101})
+        engine.price(operation, full)
     (error,) = refused.value.errors
     assert error.extensions == {"code": "LIMIT_EXCEEDED"}
     assert f"up to {MAX_COST + 1} objects" in error.message

@@ -277,7 +277,7 @@ async def test_cursors_of_another_list(plane: ControlPlane) -> None:
             (error,) = body["errors"]
             assert error["extensions"] == {"code": "INVALID_INPUT", "field": [name]}, cursor[:30]
             assert len(error["message"]) < 300
-            assert body["data"] == {"machines": None}
+            assert body.get("data", {"machines": None}) == {"machines": None}
 
 
 MACHINE = (

@@ -124,6 +124,8 @@ def running_plane(hosts: int, **settings: str) -> Iterator[Plane]:
             "REMOTEGPU_LOG_FORMAT": "json",
             "REMOTEGPU_RATE_REQUESTS": "0",
             "REMOTEGPU_RATE_COST": "0",
+            "REMOTEGPU_RATE_TIME": "0",
+            "REMOTEGPU_ANONYMOUS_RATE_TIME": "0",
             "REMOTEGPU_ANONYMOUS_RATE_REQUESTS": "0",
             "REMOTEGPU_ANONYMOUS_RATE_COST": "0",
             **settings,

@@ -260,7 +260,7 @@ class Socket:
             self.send(error_message(operation_id, self.hub.engine.explain(error)))
             return
         try:
-            operation = await prepare(asked, self.actor, self.hub.plane.documents, self.hub.engine)
+            operation = await prepare(asked, self.actor, self.hub.plane, self.hub.engine)
         except RequestRefused as refused:
             self.send(error_message(operation_id, self.hub.engine.explain(refused)))
             return

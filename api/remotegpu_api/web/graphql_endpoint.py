@@ -97,7 +97,7 @@ async def _run(request: Request, media_type: str, *, cookie_counts: bool) -> Res
         raise BadRequest(401, error.message, error.code) from None
     state.plane.rates.request(actor)
     try:
-        operation = await prepare(asked, actor, state.plane.documents, state.engine)
+        operation = await prepare(asked, actor, state.plane, state.engine)
     except RequestRefused as refused:
         answer = refusal(refused.errors).as_dict()
         return _answer(answer, media_type, 400 if media_type == GRAPHQL_JSON else 200)

@@ -3,11 +3,13 @@ import strawberry
 from remotegpu_core.services.allocations.reading import AllocationFilter
 from remotegpu_core.services.allocations.request import AllocateRequest, Requirement
 from remotegpu_graphql.allocations.enums import AllocationOrderField, AllocationState
-from remotegpu_graphql.ids import decode_id, decode_optional
+from remotegpu_graphql.bounds import characters, choices, items
+from remotegpu_graphql.ids import decode_filter, decode_id, decode_optional
 from remotegpu_graphql.machines.enums import OrderDirection
 from remotegpu_graphql.machines.inputs import LabelInput
 from remotegpu_graphql.payloads import idempotency_key
 from remotegpu_graphql.scalars import ByteCount, DateTime
+from remotegpu_protocol.limits import MAX_GPUS, MAX_LABELS
 
 
 @strawberry.input(
@@ -21,13 +23,17 @@ class RequirementInput:
         "left out.",
     )
     gpu_model: str | None = strawberry.field(
-        default=None, description="Part of the GPUs' model, in any case, such as A100."
+        default=None,
+        description="Part of the GPUs' model, in any case, such as A100.",
+        metadata=characters(0, 255),
     )
     gpu_memory_at_least: ByteCount | None = strawberry.field(
         default=None, description="Memory of each GPU."
     )
     labels: list[LabelInput] | None = strawberry.field(
-        default=None, description="All of these labels, with these values."
+        default=None,
+        description="All of these labels, with these values.",
+        metadata=items(0, MAX_LABELS),
     )
 
     def to_requirement(self) -> Requirement:
@@ -48,7 +54,9 @@ class AllocateInput:
         default=None, description="A machine by its id."
     )
     gpu_ids: list[strawberry.ID] | None = strawberry.field(
-        default=None, description="GPUs of that machine; the whole machine when left out."
+        default=None,
+        description="GPUs of that machine, each once; the whole machine when left out.",
+        metadata=items(1, MAX_GPUS),
     )
     requirement: RequirementInput | None = strawberry.field(
         default=None, description="Whatever fits, instead of a machine by its id."
@@ -79,7 +87,7 @@ class AllocateInput:
             machine_id=decode_optional(self.machine_id, "Machine", field="machineId"),
             gpu_ids=None
             if self.gpu_ids is None
-            else tuple(decode_id(gpu_id, "Gpu", field="gpuIds") for gpu_id in self.gpu_ids[:1000]),
+            else tuple(decode_id(gpu_id, "Gpu", field="gpuIds") for gpu_id in self.gpu_ids),
             requirement=self.requirement.to_requirement() if self.requirement else None,
             user_id=decode_optional(self.user_id, "User", field="userId"),
             workspace_id=decode_optional(self.workspace_id, "Workspace", field="workspaceId"),
@@ -116,7 +124,8 @@ class RetryReclaimInput:
 class OverrideQuarantineInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")
     reason: str = strawberry.field(
-        description="1 to 500 characters, for the receipts and the audit trail: what was done."
+        description="For the receipts and the audit trail: what was done.",
+        metadata=characters(1, 500),
     )
 
 
@@ -126,7 +135,7 @@ class OverrideQuarantineInput:
 )
 class AllocationFilterInput:
     state: list[AllocationState] | None = strawberry.field(
-        default=None, description="Any of these."
+        default=None, description="Any of these.", metadata=choices(AllocationState)
     )
     user_id: strawberry.ID | None = strawberry.field(default=None, description="Of this user.")
     workspace_id: strawberry.ID | None = strawberry.field(
@@ -135,14 +144,16 @@ class AllocationFilterInput:
     machine_id: strawberry.ID | None = strawberry.field(
         default=None, description="On this machine."
     )
-    mine: bool | None = strawberry.field(default=None, description="Only your own.")
+    mine: bool | None = strawberry.field(
+        default=None, description="True: only your own. False is as if left out."
+    )
 
     def to_filter(self) -> AllocationFilter:
         return AllocationFilter(
             state=self.state,
-            user_id=decode_optional(self.user_id, "User", field="userId"),
-            workspace_id=decode_optional(self.workspace_id, "Workspace", field="workspaceId"),
-            machine_id=decode_optional(self.machine_id, "Machine", field="machineId"),
+            user_id=decode_filter(self.user_id, "User"),
+            workspace_id=decode_filter(self.workspace_id, "Workspace"),
+            machine_id=decode_filter(self.machine_id, "Machine"),
             mine=self.mine,
         )
 

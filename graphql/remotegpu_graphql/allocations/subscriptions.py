@@ -6,6 +6,7 @@ import strawberry
 from remotegpu_core.services.allocations.log import ALLOCATION_LOG
 from remotegpu_core.services.allocations.reading import allocations_by_id
 from remotegpu_graphql.allocations.types import AllocationChange
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import subscription
 
@@ -22,7 +23,10 @@ class AllocationsSubscription:
         self,
         info: Info,
         after: Annotated[
-            str | None, strawberry.argument(description="A cursor that an earlier event had.")
+            str | None,
+            strawberry.argument(
+                description="A cursor that an earlier event had.", metadata=characters(0, 64)
+            ),
         ] = None,
     ) -> AsyncIterator[AllocationChange]:
         context = info.context

@@ -5,12 +5,12 @@ import strawberry
 
 from remotegpu_core import models
 from remotegpu_core.actor import ActorKind
-from remotegpu_core.errors import NotFound
 from remotegpu_core.models import Outcome
 from remotegpu_core.services.audit import AuditFilter
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
-from remotegpu_graphql.ids import decode_any, encode_id, split_id
+from remotegpu_graphql.ids import NO_OBJECT, decode_filter, encode_id, split_id
 from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import DateTime
@@ -106,7 +106,9 @@ class AuditFilterInput:
     actor_id: strawberry.ID | None = strawberry.field(
         default=None, description="A user, with their tokens, or one API token or machine."
     )
-    action: str | None = strawberry.field(default=None, description="Exactly this action.")
+    action: str | None = strawberry.field(
+        default=None, description="Exactly this action.", metadata=characters(1, 64)
+    )
     target_id: strawberry.ID | None = strawberry.field(
         default=None, description="What it was done to."
     )
@@ -120,7 +122,7 @@ class AuditFilterInput:
             user_id=user_id,
             actor_id=actor_id,
             action=self.action,
-            target_id=decode_any(self.target_id, field="targetId"),
+            target_id=decode_filter(self.target_id),
             outcome=self.outcome,
             since=self.since,
             until=self.until,
@@ -130,7 +132,7 @@ class AuditFilterInput:
         """A user, or else a token or machine: by its type, each is in a column of its own."""
         if self.actor_id is None:
             return None, None
-        parts = split_id(self.actor_id)
-        if parts is None or parts[0] not in {"User", "ApiToken", "Machine"}:
-            raise NotFound("There is no such User, ApiToken or Machine.", field="actorId")
-        return (parts[1], None) if parts[0] == "User" else (None, parts[1])
+        type_name, row_id = split_id(self.actor_id) or ("", NO_OBJECT)
+        if type_name == "User":
+            return row_id, None
+        return None, row_id if type_name in {"ApiToken", "Machine"} else NO_OBJECT

@@ -4,13 +4,14 @@ from remotegpu_core.services.datasets.mounting import MountRequest
 from remotegpu_core.services.datasets.reading import DatasetFilter
 from remotegpu_core.services.datasets.registry import DatasetChange, NewDataset
 from remotegpu_core.services.datasets.source import Source
+from remotegpu_graphql.bounds import characters, choices
 from remotegpu_graphql.datasets.enums import (
     DatasetAccess,
     DatasetOrderField,
     DatasetVisibility,
     SourceKind,
 )
-from remotegpu_graphql.ids import decode_id, decode_optional
+from remotegpu_graphql.ids import decode_filter, decode_id, decode_optional
 from remotegpu_graphql.machines.enums import OrderDirection
 from remotegpu_graphql.payloads import idempotency_key
 
@@ -19,12 +20,13 @@ from remotegpu_graphql.payloads import idempotency_key
 class DatasetSourceInput:
     kind: SourceKind = strawberry.field(description="What it is.")
     location: str = strawberry.field(
-        description="In the form of its kind; at most 1024 characters, and no key in it."
+        description="In the form of its kind, and no key in it.", metadata=characters(1, 1024)
     )
     endpoint: str | None = strawberry.field(
         default=None,
         description="Of S3: the service's address, https://s3.example.org:9000; Amazon's when left "
         "out.",
+        metadata=characters(1, 1024),
     )
     machine_id: strawberry.ID | None = strawberry.field(
         default=None, description="Of a DIRECTORY: the machine that has it."
@@ -42,7 +44,7 @@ class DatasetSourceInput:
 @strawberry.input(description="A new dataset.")
 class RegisterDatasetInput:
     name: str = strawberry.field(
-        description="1 to 64 printable characters; unique among its owner's in any case."
+        description="Printable; unique among its owner's in any case.", metadata=characters(1, 64)
     )
     source: DatasetSourceInput = strawberry.field(description="Where it lies; that stays.")
     visibility: DatasetVisibility = strawberry.field(
@@ -69,7 +71,9 @@ class RegisterDatasetInput:
 class UpdateDatasetInput:
     id: strawberry.ID = strawberry.field(description="The dataset.")
     name: str | None = strawberry.field(
-        default=None, description="1 to 64 printable characters; unique among its owner's."
+        default=None,
+        description="Printable; unique among its owner's.",
+        metadata=characters(1, 64),
     )
     visibility: DatasetVisibility | None = strawberry.field(
         default=None, description="Who sees it and may read it."
@@ -101,7 +105,9 @@ class GrantDatasetInput:
     dataset_id: strawberry.ID = strawberry.field(description="The dataset.")
     user_id: strawberry.ID | None = strawberry.field(default=None, description="To this user.")
     username: str | None = strawberry.field(
-        default=None, description="To the user of this name, in any case."
+        default=None,
+        description="To the user of this name, in any case.",
+        metadata=characters(1, 64),
     )
     workspace_id: strawberry.ID | None = strawberry.field(
         default=None, description="To everybody in this workspace, which you are in."
@@ -116,7 +122,9 @@ class RevokeDatasetGrantInput:
     dataset_id: strawberry.ID = strawberry.field(description="The dataset.")
     user_id: strawberry.ID | None = strawberry.field(default=None, description="Of this user.")
     username: str | None = strawberry.field(
-        default=None, description="Of the user of this name, in any case."
+        default=None,
+        description="Of the user of this name, in any case.",
+        metadata=characters(1, 64),
     )
     workspace_id: strawberry.ID | None = strawberry.field(
         default=None, description="Of this workspace."
@@ -131,7 +139,8 @@ class MountDatasetInput:
     )
     path: str = strawberry.field(
         description="Below /data, /datasets or /mnt, at most 8 names deep, each of letters, digits "
-        "and ._+@- and beginning with a letter, a digit or _."
+        "and ._+@- and beginning with a letter, a digit or _.",
+        metadata=characters(1, 1024),
     )
     read_only: bool = strawberry.field(
         default=True, description="False lets the account write, and takes WRITE on the dataset."
@@ -159,20 +168,26 @@ class UnmountDatasetInput:
 )
 class DatasetFilterInput:
     visibility: list[DatasetVisibility] | None = strawberry.field(
-        default=None, description="Any of these."
+        default=None, description="Any of these.", metadata=choices(DatasetVisibility)
     )
-    kind: list[SourceKind] | None = strawberry.field(default=None, description="Any of these.")
+    kind: list[SourceKind] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(SourceKind)
+    )
     workspace_id: strawberry.ID | None = strawberry.field(
         default=None, description="Shared with this workspace."
     )
-    text: str | None = strawberry.field(default=None, description="Part of the name, in any case.")
-    mine: bool | None = strawberry.field(default=None, description="Only your own.")
+    text: str | None = strawberry.field(
+        default=None, description="Part of the name, in any case.", metadata=characters(0, 64)
+    )
+    mine: bool | None = strawberry.field(
+        default=None, description="True: only your own. False is as if left out."
+    )
 
     def to_filter(self) -> DatasetFilter:
         return DatasetFilter(
             visibility=self.visibility,
             kind=self.kind,
-            workspace_id=decode_optional(self.workspace_id, "Workspace", field="workspaceId"),
+            workspace_id=decode_filter(self.workspace_id, "Workspace"),
             text=self.text,
             mine=self.mine,
         )

@@ -3,6 +3,7 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import enrollments
+from remotegpu_graphql.bounds import characters, items
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.enrollments.types import Enrollment
 from remotegpu_graphql.errors import UserError
@@ -11,13 +12,15 @@ from remotegpu_graphql.ids import decode_id, decode_optional
 from remotegpu_graphql.machines.inputs import LabelInput
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_protocol.limits import MAX_LABELS
 
 
 @strawberry.input(description="A host that is to become a machine, or to become it again.")
 class CreateEnrollmentInput:
     machine_name: str | None = strawberry.field(
         default=None,
-        description="Name of a new machine: 1 to 63 letters, digits, '.', '_' or '-'.",
+        description="Name of a new machine: letters, digits, '.', '_' or '-'.",
+        metadata=characters(1, 63),
     )
     machine_id: strawberry.ID | None = strawberry.field(
         default=None,
@@ -25,7 +28,7 @@ class CreateEnrollmentInput:
         "revoked when the token is used.",
     )
     labels: list[LabelInput] | None = strawberry.field(
-        default=None, description="Labels of the new machine, at most 64."
+        default=None, description="Labels of the new machine.", metadata=items(0, MAX_LABELS)
     )
 
 

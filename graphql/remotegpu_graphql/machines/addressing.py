@@ -5,6 +5,8 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services.addresses import admin
+from remotegpu_core.services.addresses.admin import MAX_GIVEN
+from remotegpu_graphql.bounds import characters, items
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -13,12 +15,14 @@ from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
 from remotegpu_protocol.inventory import AddressKind
+from remotegpu_protocol.limits import MAX_ADDRESSES
 
 
 @strawberry.input(description="An address to give to a machine.")
 class AddressInput:
     address: str = strawberry.field(
-        description="IPv4 without leading zeros or IPv6, one that others may reach a host by."
+        description="IPv4 without leading zeros or IPv6, one that others may reach a host by.",
+        metadata=characters(1, 64),
     )
     kind: AddressKind = strawberry.field(description="What it is for.")
 
@@ -27,7 +31,8 @@ class AddressInput:
 class SetMachineAddressesInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")
     addresses: list[AddressInput] = strawberry.field(
-        description="At most 16; those that admins gave it before and that are not here go."
+        description="Those that admins gave it before and that are not here go.",
+        metadata=items(0, MAX_GIVEN),
     )
 
 
@@ -41,9 +46,10 @@ class SetMachineAddressesPayload:
 class AcceptMachineAddressesInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine that is quarantined.")
     addresses: list[str] = strawberry.field(
-        description="Which of its contested addresses, so that none is accepted unseen."
+        description="Which of its contested addresses, so that none is accepted unseen.",
+        metadata=items(1, MAX_GIVEN + MAX_ADDRESSES) | characters(1, 64),
     )
-    reason: str = strawberry.field(description="1 to 500 characters, for the audit trail.")
+    reason: str = strawberry.field(description="For the audit trail.", metadata=characters(1, 500))
 
 
 @strawberry.type(description="Of acceptMachineAddresses.")

@@ -2,13 +2,17 @@ import strawberry
 
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+from remotegpu_graphql.bounds import characters, choices, items
 from remotegpu_graphql.machines.enums import OrderDirection
+from remotegpu_protocol.limits import MAX_LABELS
 
 
 @strawberry.input(description="A label to ask for or to give.")
 class LabelInput:
-    key: str = strawberry.field(description="1 to 63 letters, digits, '.', '_', '-' or '/'.")
-    value: str = strawberry.field(description="At most 255 printable characters.")
+    key: str = strawberry.field(
+        description="Letters, digits, '.', '_', '-' or '/'.", metadata=characters(1, 63)
+    )
+    value: str = strawberry.field(description="Printable.", metadata=characters(0, 255))
 
 
 @strawberry.input(
@@ -16,24 +20,37 @@ class LabelInput:
     description="Everything given must hold; of a list, any of its values.",
 )
 class MachineFilterInput:
-    presence: list[Presence] | None = strawberry.field(default=None, description="Any of these.")
-    lifecycle: list[Lifecycle] | None = strawberry.field(default=None, description="Any of these.")
-    availability: list[Availability] | None = strawberry.field(
-        default=None, description="Any of these."
+    presence: list[Presence] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(Presence)
     )
-    health: list[Health] | None = strawberry.field(default=None, description="Any of these.")
+    lifecycle: list[Lifecycle] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(Lifecycle)
+    )
+    availability: list[Availability] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(Availability)
+    )
+    health: list[Health] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(Health)
+    )
     gpu_model: str | None = strawberry.field(
-        default=None, description="Part of the model of one of its GPUs, in any case."
+        default=None,
+        description="Part of the model of one of its GPUs, in any case.",
+        metadata=characters(0, 255),
     )
     labels: list[LabelInput] | None = strawberry.field(
-        default=None, description="All of these labels, with these values."
+        default=None,
+        description="All of these labels, with these values.",
+        metadata=items(0, MAX_LABELS),
     )
     text: str | None = strawberry.field(
-        default=None, description="Part of its name or of a GPU's model, in any case."
+        default=None,
+        description="Part of its name or of a GPU's model, in any case.",
+        metadata=characters(0, 255),
     )
     mine: bool | None = strawberry.field(
         default=None,
-        description="Only machines that you or a workspace of yours have a grant on.",
+        description="True: only machines that you or a workspace of yours have a grant on. False is "
+        "as if left out.",
     )
 
     def to_filter(self) -> MachineFilter:

@@ -6,6 +6,8 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import hosts, maintenance
+from remotegpu_core.services.maintenance import MAX_REASON
+from remotegpu_graphql.bounds import characters, items
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -14,13 +16,14 @@ from remotegpu_graphql.machines.inputs import LabelInput
 from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_protocol.limits import MAX_LABELS
 
 
 @strawberry.input(description="A machine to take out of service, and why.")
 class StartMaintenanceInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")
     reason: str = strawberry.field(
-        description="1 to 500 characters, shown to whoever sees the machine."
+        description="Shown to everybody who sees the machine.", metadata=characters(1, MAX_REASON)
     )
 
 
@@ -59,7 +62,8 @@ class DrainMachinePayload:
 class RenameMachineInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")
     name: str = strawberry.field(
-        description="1 to 63 letters, digits, '.', '_' or '-'; unique in any case."
+        description="Letters, digits, '.', '_' or '-'; unique in any case.",
+        metadata=characters(1, 63),
     )
 
 
@@ -73,7 +77,7 @@ class RenameMachinePayload:
 class SetMachineLabelsInput:
     machine_id: strawberry.ID = strawberry.field(description="The machine.")
     labels: list[LabelInput] = strawberry.field(
-        description="At most 64; those that it has and that are not here go."
+        description="Those that it has and that are not here go.", metadata=items(0, MAX_LABELS)
     )
 
 

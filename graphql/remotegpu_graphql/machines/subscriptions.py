@@ -5,6 +5,7 @@ import strawberry
 
 from remotegpu_core.services.access import visible_ids
 from remotegpu_core.services.changes import MACHINE_LOG
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import subscription
 from remotegpu_graphql.machines.types import MachineChange
@@ -21,7 +22,10 @@ class MachinesSubscription:
         self,
         info: Info,
         after: Annotated[
-            str | None, strawberry.argument(description="A cursor that an earlier event had.")
+            str | None,
+            strawberry.argument(
+                description="A cursor that an earlier event had.", metadata=characters(0, 64)
+            ),
         ] = None,
     ) -> AsyncIterator[MachineChange]:
         context = info.context

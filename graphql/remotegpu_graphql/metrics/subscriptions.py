@@ -9,6 +9,7 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.errors import InvalidInput, NotFound
 from remotegpu_core.services.access import visible_ids
+from remotegpu_graphql.bounds import items
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import subscription
 from remotegpu_graphql.ids import decode_id
@@ -40,10 +41,6 @@ def _stream(plane: ControlPlane, machine_id: uuid.UUID, interval: float | None) 
 
 
 async def _visible(actor: Actor, ids: list[str]) -> list[uuid.UUID]:
-    if not ids or len(ids) > MAX_MACHINES:
-        raise InvalidInput(
-            f"machineIds takes 1 to {MAX_MACHINES} ids, got {len(ids)}.", field="machineIds"
-        )
     wanted = list(dict.fromkeys(decode_id(i, "Machine", field="machineIds") for i in ids))
     seen = await visible_ids(actor, wanted)
     if len(seen) < len(wanted):
@@ -77,7 +74,9 @@ class MetricsSubscription:
         info: Info,
         machine_ids: Annotated[
             list[strawberry.ID],
-            strawberry.argument(description="The machines to follow, 1 to 100."),
+            strawberry.argument(
+                description="The machines to follow.", metadata=items(1, MAX_MACHINES)
+            ),
         ],
         interval_seconds: Annotated[
             float | None,

@@ -4,7 +4,9 @@ import strawberry
 
 from remotegpu_core.services import ssh_keys
 from remotegpu_core.services.allocations.accounts import reset_keys
+from remotegpu_core.services.idempotency import MAX_KEY
 from remotegpu_graphql.allocations.types import Allocation
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -16,10 +18,13 @@ from remotegpu_graphql.ssh_keys.types import SshKey
 
 @strawberry.input(description="A key of yours.")
 class AddSshKeyInput:
-    name: str = strawberry.field(description="What you call it; 1 to 64 printable characters.")
+    name: str = strawberry.field(
+        description="What you call it, in printable characters.", metadata=characters(1, 64)
+    )
     public_key: str = strawberry.field(
         description="The line of the file that ends in .pub: ed25519, ecdsa, RSA of 3072 bits or "
-        "more, or in hardware (sk-). No options, no certificate."
+        "more, or in hardware (sk-). No options, no certificate.",
+        metadata=characters(0, 32_768),
     )
 
 
@@ -48,6 +53,7 @@ class ResetSshKeysInput:
     idempotency_key: str | None = strawberry.field(
         default=None,
         description="The same call with the same key, within a day, is done once.",
+        metadata=characters(1, MAX_KEY),
     )
 
 

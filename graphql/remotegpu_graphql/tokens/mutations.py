@@ -4,6 +4,7 @@ import strawberry
 
 from remotegpu_core.actor import Scope
 from remotegpu_core.services import api_tokens
+from remotegpu_graphql.bounds import characters, items
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -15,9 +16,12 @@ from remotegpu_graphql.tokens.types import ApiToken
 
 @strawberry.input(description="A new API token for yourself.")
 class CreateApiTokenInput:
-    name: str = strawberry.field(description="What it is for; 1 to 64 printable characters.")
+    name: str = strawberry.field(
+        description="What it is for, in printable characters.", metadata=characters(1, 64)
+    )
     scopes: list[Scope] = strawberry.field(
-        description="What it may be used for; at least one, and none that you do not have."
+        description="What it may be used for; none that you do not have.",
+        metadata=items(1, len(Scope)),
     )
     expires_at: DateTime | None = strawberry.field(
         default=None, description="When it ends; never when left out."

@@ -4,7 +4,9 @@ import strawberry
 
 from remotegpu_core.actor import Role
 from remotegpu_core.errors import InvalidInput
+from remotegpu_core.passwords import MAX_LENGTH, MIN_LENGTH
 from remotegpu_core.services import users
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -17,9 +19,13 @@ from remotegpu_graphql.users.types import User
 @strawberry.input(description="A new user.")
 class CreateUserInput:
     username: str = strawberry.field(
-        description="1 to 64 letters, digits, '.', '_', '-' or '@'; unique in any case."
+        description="Letters, digits, '.', '_', '-' or '@'; unique in any case.",
+        metadata=characters(1, 64),
     )
-    password: str = strawberry.field(description="8 to 256 characters, four different at least.")
+    password: str = strawberry.field(
+        description="Four different characters at least.",
+        metadata=characters(MIN_LENGTH, MAX_LENGTH),
+    )
     role: Role = strawberry.field(default=Role.USER, description="What they may do.")
 
 
@@ -31,8 +37,13 @@ class CreateUserPayload:
 
 @strawberry.input(description="Another password for yourself.")
 class ChangePasswordInput:
-    current_password: str = strawberry.field(description="The one of today.")
-    new_password: str = strawberry.field(description="8 to 256 characters.")
+    current_password: str = strawberry.field(
+        description="The one of today.", metadata=characters(0, 1024)
+    )
+    new_password: str = strawberry.field(
+        description="Four different characters at least.",
+        metadata=characters(MIN_LENGTH, MAX_LENGTH),
+    )
 
 
 @strawberry.type(description="Of changePassword.")

@@ -4,6 +4,7 @@ import strawberry
 
 from remotegpu_core.actor import anonymous
 from remotegpu_core.services import sign_in
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -16,8 +17,8 @@ from remotegpu_graphql.viewer.types import Viewer
 
 @strawberry.input(description="A user name and its password.")
 class SignInInput:
-    username: str = strawberry.field(description="In any case.")
-    password: str = strawberry.field(description="As it was set.")
+    username: str = strawberry.field(description="In any case.", metadata=characters(0, 255))
+    password: str = strawberry.field(description="As it was set.", metadata=characters(0, 1024))
 
 
 @strawberry.type(description="Of signIn.")

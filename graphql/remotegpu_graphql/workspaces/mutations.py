@@ -4,6 +4,7 @@ import strawberry
 
 from remotegpu_core.models import WorkspaceRole
 from remotegpu_core.services import workspaces
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
@@ -15,7 +16,9 @@ from remotegpu_graphql.workspaces.types import Workspace
 
 @strawberry.input(description="A new workspace.")
 class CreateWorkspaceInput:
-    name: str = strawberry.field(description="1 to 64 printable characters; unique in any case.")
+    name: str = strawberry.field(
+        description="Printable; unique in any case.", metadata=characters(1, 64)
+    )
 
 
 @strawberry.type(description="Of createWorkspace.")
@@ -31,7 +34,9 @@ class SetWorkspaceMemberInput:
         default=None, description="The user, by id; or else by username."
     )
     username: str | None = strawberry.field(
-        default=None, description="The user, by their name in any case."
+        default=None,
+        description="The user, by their name in any case.",
+        metadata=characters(1, 64),
     )
     role: WorkspaceRole = strawberry.field(
         default=WorkspaceRole.MEMBER, description="What they may do in it."
@@ -59,7 +64,9 @@ class RemoveWorkspaceMemberPayload:
 @strawberry.input(description="Another name for a workspace.")
 class RenameWorkspaceInput:
     workspace_id: strawberry.ID = strawberry.field(description="The workspace.")
-    name: str = strawberry.field(description="1 to 64 printable characters; unique in any case.")
+    name: str = strawberry.field(
+        description="Printable; unique in any case.", metadata=characters(1, 64)
+    )
 
 
 @strawberry.type(description="Of renameWorkspace.")
