@@ -6,14 +6,16 @@ from typing import Final, cast
 
 import structlog
 from starlette.types import Scope
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 
-from remotegpu_api import taking
+from remotegpu_api import departure, taking
 from remotegpu_api.frames import EXTENSION, WHOLE_BINARY, FrameWriter, frame
-from remotegpu_api.live.messages import MAX_MESSAGE
+from remotegpu_api.live.messages import MAX_MESSAGE, CloseCode
 from remotegpu_api.taking import Taker, is_between_frames, whole_message
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
@@ -30,14 +32,21 @@ MAX_UNSENT: Final = 64 * 1024
 #: bytes resets the connection, and the close frame that says why might be lost.
 LINGER: Final = 1.0
 
+#: Seconds that a close frame of ours has to be answered, and those in which a reader has to take
+#: it that has left so much unread that the transport still holds it. Then the connection is cut.
+CLOSE_TIMEOUT: Final = 10.0
+SLOW_CLOSE_TIMEOUT: Final = 60.0
+
 
 class WebsocketProtocol(WebSocketsSansIOProtocol):
-    """Messages bounded by path, and a peer that reads nothing is cut off.
+    """Messages bounded by path, and a peer that reads nothing is told so, and cut off in the end.
 
     Whatever breaks the protocol costs one log line.
     """
 
-    _cut_off: asyncio.TimerHandle | None = None
+    _gone: asyncio.Event | None = None
+    #: The answer to the newest ping that came while nothing could be sent.
+    _late_pong: bytes | None = None
     _fragments: bytearray | None = None
     _taker: Taker | None = None
     #: Whether messages may be taken past the library: it waits for a frame, no extension would see
@@ -48,6 +57,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=MAX_UNSENT)
+        self.close_timeout = CLOSE_TIMEOUT
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -56,6 +66,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = MAX_SIZES.get(self.scope["path"], MAX_MESSAGE)
             scope = cast("Scope", self.scope)
             scope["extensions"][taking.EXTENSION] = self._take_by
+            scope["extensions"][departure.EXTENSION] = self._departed
             if self.scope["path"] == "/agent":
                 # Its heartbeats, and what they are answered, say both ways that the other lives.
                 self.ping_interval = None
@@ -95,6 +106,9 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._may_write = True
+        if self._late_pong is not None and not self.close_sent:
+            self.transport.write(self._late_pong)
+        self._late_pong = None
 
     def handle_bytes(self, event: Frame) -> None:
         if not (
@@ -120,8 +134,84 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         # After a breach in the same breath, the answer went with the close frame, the last bytes.
-        if not self.conn.eof_sent:
+        if self.conn.eof_sent:
+            return
+        if self._may_write:
             super().handle_ping()
+        elif pongs := self.conn.data_to_send():
+            # Who pings and reads nothing must not fill the memory with answers; the newest is
+            # enough (RFC 6455, 5.5.3).
+            self._late_pong = pongs[-1]
+
+    def keepalive_timeout(self) -> None:
+        """No answer to a ping: of a reader that has stopped, or of one that is not there any more."""
+        self.pong_timer = None
+        self.pending_ping_payload = None
+        if self._may_write:
+            # Not uvicorn's 1011, after which some clients never come back.
+            self._close(CloseCode.TRY_AGAIN_LATER, "A ping was not answered.", within=LINGER)
+        else:
+            self._close(CloseCode.TOO_MANY_REQUESTS, "Too slow: read faster or ask for less.")
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            if self.disconnected:
+                raise ClientDisconnected
+            self._close(message.get("code", 1000), message.get("reason") or "")
+        else:
+            await super().send(message)
+
+    def _close(self, code: int, reason: str, *, within: float | None = None) -> None:
+        """Send the close frame now, behind what still waits, and see to it that the rest ends.
+
+        Uvicorn waits until the transport is free, and for a reader that has stopped that is never.
+        """
+        if self.close_sent:
+            return
+        self.close_sent = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        # Not after a close frame of the peer, which was answered.
+        if not self.transport.is_closing() and self.conn.state is OPEN:
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            if self.read_paused:
+                # The answer may stand behind messages, which nobody hears any more.
+                self.read_paused = False
+                self.transport.resume_reading()
+        self._end_within(self.close_timeout if within is None else within, SLOW_CLOSE_TIMEOUT)
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._see_to_the_end()
+
+    def eof_received(self) -> None:
+        self._see_to_the_end()
+
+    def _see_to_the_end(self) -> None:
+        """A transport closes once everything was read; a peer that does not is cut off."""
+        if self.close_timer is None and not self.disconnected:
+            self._end_within(self.close_timeout)
+
+    def _end_within(self, timeout: float, slow: float = 0.0) -> None:
+        """Close the connection after `timeout`, or cut it after `slow` where something is unsent."""
+        self.close_timer = self.loop.call_later(timeout, self._end, max(0.0, slow - timeout))
+
+    def _end(self, more: float) -> None:
+        if not self.transport.get_write_buffer_size():
+            # What the kernel holds it goes on sending.
+            self.transport.close()
+        elif more:
+            self._end_within(more)
+        else:
+            self.transport.abort()
+
+    async def _departed(self) -> None:
+        if self.disconnected:
+            return
+        self._see_to_the_end()
+        self._gone = self._gone or asyncio.Event()
+        await self._gone.wait()
 
     def handle_cont(self, event: Frame) -> None:
         # One buffer that grows: a list would hold each of many small fragments, and empty ones
@@ -168,18 +258,16 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         self.frames, self._fragments = [], None
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+        self._end_within(LINGER, self.close_timeout)
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
-        # Closing waits until everything was read; one who never does would keep it all for good.
-        if not self.disconnected:
-            self._cut_off = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self._see_to_the_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._cut_off is not None:
-            self._cut_off.cancel()
         super().connection_lost(exc)
+        if self._gone is not None:
+            self._gone.set()
 
 
 class FrameProtocol(WebsocketProtocol):

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from remotegpu_api import websocket_protocol
 from remotegpu_api.live import socket as live_socket
 from remotegpu_api.live.socket import Socket
 from remotegpu_api.websocket_protocol import WebsocketProtocol
@@ -31,15 +33,34 @@ from tests.api.viewer import PROTOCOL, viewing
 from tests.core.patience import until
 from tests.services.ports import LOOPBACK
 
-#: Events of 64 GPUs are about 12 kB, so that what the kernel buffers is soon full.
+#: Events of 64 GPUs are about 12 kB, so that what is buffered on the way is soon full.
 GPUS = 64
+#: Bytes that each kernel buffer may hold, about: by themselves they grow to megabytes.
+NARROW = 4096
+
+
+@pytest.fixture(autouse=True)
+def protocols(monkeypatch: pytest.MonkeyPatch) -> list[WebsocketProtocol]:
+    """The server's ends of the websockets, whose kernel buffers stay small."""
+    made: list[WebsocketProtocol] = []
+    original = WebsocketProtocol.connection_made
+
+    def narrowed(self: WebsocketProtocol, transport: asyncio.BaseTransport) -> None:
+        original(self, transport)
+        # None where the server tries its frames out.
+        if (socket := transport.get_extra_info("socket")) is not None:
+            socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, NARROW)
+            made.append(self)
+
+    monkeypatch.setattr(WebsocketProtocol, "connection_made", narrowed)
+    return made
 
 
 @asynccontextmanager
 async def _stalled(server: Server, token: str, query: Json) -> AsyncIterator[ClientConnection]:
     """A connection with one operation, whose socket takes no more bytes than it must."""
     narrow = sockets.socket()
-    narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, NARROW)
     narrow.setblocking(False)
     await asyncio.get_running_loop().sock_connect(narrow, (LOOPBACK, server.port))
     async with connect(
@@ -85,9 +106,9 @@ def _metrics(host: Host) -> Json:
 
 
 async def _events(websocket: ClientConnection) -> list[Json]:
-    """Everything that still comes within a second of silence."""
+    """Everything that still comes, until a second of silence or the end."""
     found: list[Json] = []
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ConnectionClosed):
         while True:
             async with asyncio.timeout(1):
                 found.append(json.loads(await websocket.recv()))
@@ -117,12 +138,7 @@ async def test_samples_are_coalesced_and_counted(either_server: Server) -> None:
         slow = _socket_of(server)
         brisk = await fast.subscribe(LIVE, {"machineIds": [host.id]}, operation="MachineMetrics")
         await brisk.data()
-        # As many as it takes until the kernel's buffers are full: on a busy machine the bus, too,
-        # sends on the newest only.
-        for _ in range(20):
-            await _flood(server, host, 600)
-            if slow.outbox:
-                break
+        await _stuck(server, host)
         await _flood(server, host, 20)
         # One value waits, however many came.
         assert len(slow.outbox) <= 1
@@ -141,32 +157,107 @@ async def test_samples_are_coalesced_and_counted(either_server: Server) -> None:
         assert len(seen) == group.executions - 1
 
 
-async def test_a_reader_that_takes_nothing_is_let_go(
+async def _stuck(server: Server, host: Host) -> None:
+    """Send until the transport takes no more, so that a value waits."""
+    slow = _socket_of(server)
+    async with asyncio.timeout(60):
+        # A short time-out may have closed it before this looks.
+        while not slow.outbox and slow in server.hub.sockets:
+            await _flood(server, host, 20)
+
+
+async def test_a_reader_that_reads_again_is_told_why(
     either_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = either_server
     monkeypatch.setattr(live_socket, "PROGRESS_TIMEOUT", 0.3)
-    monkeypatch.setattr(live_socket, "CLOSE_TIMEOUT", 0.3)
-    made: list[WebsocketProtocol] = []
-    original = WebsocketProtocol.__init__
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    await _flood(server, host, 1)
+    async with _stalled(server, admin, _metrics(host)) as websocket:
+        await _stuck(server, host)
+        await until(lambda: not server.hub.sockets)
+        # Its place is taken until it is gone, for so long something of it is kept.
+        assert server.hub.of_addresses.taken == 1
+        websocket.transport.resume_reading()
+        await _events(websocket)
+        assert websocket.close_code == 4429
+        assert "30 seconds" in (websocket.close_reason or "")
+        await until(lambda: server.hub.of_addresses.taken == 0)
 
-    def noting(self: WebsocketProtocol, *args: object, **kwargs: object) -> None:
-        original(self, *args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
-        self.close_timeout = 0.3
-        made.append(self)
 
-    monkeypatch.setattr(WebsocketProtocol, "__init__", noting)
+async def test_a_reader_that_never_reads_again_is_cut_off(
+    either_server: Server,
+    protocols: list[WebsocketProtocol],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = either_server
+    monkeypatch.setattr(live_socket, "PROGRESS_TIMEOUT", 0.3)
+    monkeypatch.setattr(websocket_protocol, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(websocket_protocol, "SLOW_CLOSE_TIMEOUT", 0.4)
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
     await _flood(server, host, 1)
     async with _stalled(server, admin, _metrics(host)):
-        (protocol,) = (p for p in made if p.scope["path"] == "/graphql")
-        flood = asyncio.create_task(_flood(server, host, 1500))
+        await _stuck(server, host)
         await until(lambda: not server.hub.sockets)
         # Neither the application nor the server keeps anything of it.
         assert server.hub.groups == {}
-        await until(lambda: protocol.disconnected)
-        await flood
+        await until(lambda: protocols[-1].disconnected)
+        await until(lambda: server.hub.of_addresses.taken == 0)
+
+
+async def test_one_that_hangs_up_and_reads_nothing_is_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_protocol, "CLOSE_TIMEOUT", 0.3)
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    await _flood(server, host, 1)
+    for bye in (b"\x88\x80\x00\x00\x00\x00", None):
+        async with _stalled(server, admin, _metrics(host)) as websocket:
+            await _stuck(server, host)
+            # A close frame, masked with zeros, or the end of what it sends.
+            websocket.transport.write(bye) if bye else websocket.transport.write_eof()
+            await until(lambda: server.hub.of_addresses.taken == 0)
+
+
+async def test_an_unanswered_ping_ends_with_a_code_to_come_back_after(
+    server: Server, protocols: list[WebsocketProtocol]
+) -> None:
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    await _flood(server, host, 1)
+    for is_stuck, code in ((False, 1013), (True, 4429)):
+        async with _stalled(server, admin, _metrics(host)) as websocket:
+            if is_stuck:
+                await _stuck(server, host)
+            # What uvicorn's timer does, twenty seconds after a ping.
+            protocols[-1].keepalive_timeout()
+            websocket.transport.resume_reading()
+            await _events(websocket)
+            assert websocket.close_code == code
+
+
+async def test_pings_of_a_reader_that_reads_nothing_fill_no_memory(
+    server: Server, protocols: list[WebsocketProtocol]
+) -> None:
+    admin = await server.sign_in()
+    host = await enrolled(server, admin, "gpu-01")
+    await _flood(server, host, 1)
+    async with _stalled(server, admin, _metrics(host)) as websocket:
+        await _stuck(server, host)
+        protocol = protocols[-1]
+        before = protocol.transport.get_write_buffer_size()
+        for number in range(2_000):
+            websocket.protocol.send_ping(b"%06d" % number)
+        websocket.transport.write(b"".join(websocket.protocol.data_to_send()))
+        await until(lambda: b"001999" in (protocol._late_pong or b""))
+        assert protocol.transport.get_write_buffer_size() == before
+        websocket.transport.resume_reading()
+        # The newest is answered when there is room.
+        await _events(websocket)
+        assert protocol._late_pong is None
 
 
 async def test_a_stalled_reader_does_not_hold_up_the_end_of_its_rights(server: Server) -> None:
@@ -177,10 +268,7 @@ async def test_a_stalled_reader_does_not_hold_up_the_end_of_its_rights(server: S
         _stalled(server, stalled, _metrics(host)),
         viewing(server, stalled) as bystander,
     ):
-        for _ in range(20):
-            await _flood(server, host, 600)
-            if _socket_of(server).outbox:
-                break
+        await _stuck(server, host)
         assert len(_socket_of(server).outbox) == 1
         began = time.monotonic()
         await server.post("mutation { signOut { user { id } } }", token=stalled)
@@ -219,16 +307,15 @@ async def test_what_may_not_be_dropped_waits_at_its_source(server: Server) -> No
         await link.send_inventory(wordy)
     async with _stalled(server, admin, {"query": document}) as websocket:
         slow = _socket_of(server)
-        await _record(host.machine_id, 999)
-        most = 0
-        for _ in range(150):
-            most = max(most, len(slow.outbox))
-            await asyncio.sleep(0.02)
-        assert 0 < most <= 256
+        await _record(host.machine_id, 299)
+        # As many wait as may, and then no more are read.
+        await until(lambda: len(slow.outbox) >= 128)
+        await asyncio.sleep(0.1)
+        assert len(slow.outbox) <= 256
         websocket.transport.resume_reading()
         cursors: list[int] = []
         async with asyncio.timeout(60):
-            while len(cursors) < 1000:
+            while len(cursors) < 300:
                 event = json.loads(await websocket.recv())
                 assert event["type"] == "next"
                 cursors.append(int(event["payload"]["data"]["machineChanged"]["cursor"]))

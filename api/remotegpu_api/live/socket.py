@@ -10,6 +10,7 @@ from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remotegpu_api.callers import actor_of, bearer_token, ignored_credentials, source_address
+from remotegpu_api.departure import departed
 from remotegpu_api.live.hub import Hub
 from remotegpu_api.live.init_payload import read_init
 from remotegpu_api.live.messages import (
@@ -47,8 +48,6 @@ INIT_TIMEOUT: Final = 5.0
 MAX_SUBSCRIPTIONS: Final = 20
 #: Seconds in which a reader must take at least one message.
 PROGRESS_TIMEOUT: Final = 30.0
-#: Seconds in which it must take a close frame.
-CLOSE_TIMEOUT: Final = 5.0
 
 
 async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
@@ -77,6 +76,8 @@ async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
             await websocket.close(CloseCode.TRY_AGAIN_LATER, fit_reason(error.message))
             return
         await Socket(websocket, send, hub, places).serve()
+        # One that was told to go and does not read takes its place until it is gone.
+        await departed(websocket.scope)
 
 
 class Socket:
@@ -95,13 +96,10 @@ class Socket:
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._serving: asyncio.Task[None] | None = None
         self._init_timer: asyncio.TimerHandle | None = None
-        self._abandoned = False
 
     async def serve(self) -> None:
         """Read until the viewer goes, breaks the protocol, or is closed."""
-        self._serving = asyncio.current_task()
         loop = asyncio.get_running_loop()
         self._init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
         try:
@@ -120,9 +118,6 @@ class Socket:
         except DATABASE_ERRORS as error:
             log.warning("live.database_away", error=str(error))
             await self.close(CloseCode.TRY_AGAIN_LATER, "The database is away: try again later.")
-        except asyncio.CancelledError:
-            if not self._abandoned:
-                raise
         finally:
             await self._tear_down()
 
@@ -153,16 +148,9 @@ class Socket:
             return
         self._closed = True
         self._stop_operations()
-        try:
-            await asyncio.wait_for(self._websocket.close(code, fit_reason(reason)), CLOSE_TIMEOUT)
-        except TimeoutError:
-            # A reader that takes nothing does not take a close frame either, and may never say
-            # another word to wait for.
-            self._abandoned = True
-            if self._serving is not None and self._serving is not asyncio.current_task():
-                self._serving.cancel()
-        except (RuntimeError, WebSocketDisconnect, OSError):
-            pass
+        # The server sends the frame behind whatever waits, and waits for nothing itself.
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
+            await self._websocket.close(code, fit_reason(reason))
 
     async def rights_changed(self, actor: Actor, plans: Plans) -> None:
         self.actor = actor
