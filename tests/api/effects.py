@@ -30,6 +30,7 @@ from remotegpu_protocol.kinds import (
     CleaningReport,
     Nothing,
 )
+from remotegpu_protocol.surfaces import SURFACES
 from tests.agent.commands.mortal import Effects
 from tests.forking import CONTEXT
 from tests.wall_clock import WallClock
@@ -86,7 +87,7 @@ _CLEAN = CleaningReport(
     performed=True,
     verified=True,
     simulated=True,
-    items=[CleanedSurface("file", "none", found=1, removed=0, verified=True)],
+    items=[CleanedSurface(surface, "none", 0, 0, verified=True) for surface in SURFACES],
 )
 
 

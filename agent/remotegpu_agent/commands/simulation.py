@@ -23,6 +23,7 @@ from remotegpu_protocol.kinds import (
     DatasetUnmount,
     Nothing,
 )
+from remotegpu_protocol.surfaces import SURFACES, Surface
 
 #: Seconds that a step takes, at least and at most.
 _QUICK: Final = (0.05, 0.3)
@@ -30,18 +31,16 @@ _QUICK: Final = (0.05, 0.3)
 _START: Final = ("preparing the account", "mounting storage", "opening access")
 _UPDATE: Final = ("changing what the account may use",)
 
-#: Surfaces of a host on which a user leaves something, and what is done there.
-SURFACES: Final = (
-    ("processes", "ended"),
-    ("containers", "removed"),
-    ("data sets", "unmounted"),
-    ("GPU memory", "cleared"),
-    ("shared memory", "removed"),
-    ("home directory", "removed"),
-    ("temporary files", "removed"),
-    ("scheduled jobs", "removed"),
-    ("firewall rules", "removed"),
-    ("account", "locked"),
+#: Surfaces whose cleaning is shown as it goes on: a report has all of them, which would take long.
+_SHOWN: Final = (
+    Surface.PROCESSES,
+    Surface.CONTAINERS,
+    Surface.DATASETS,
+    Surface.SHARED_MEMORY,
+    Surface.TEMPORARY_FILES,
+    Surface.HOME,
+    Surface.GPU_MEMORY,
+    Surface.ACCOUNT,
 )
 
 
@@ -101,7 +100,7 @@ class SimulatedUnmount(Handler[DatasetUnmount]):
 
 class SimulatedEnd(EndAllocation):
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
-        await _pretend([f"cleaning: {surface}" for surface, _ in SURFACES], report)
+        await _pretend([f"cleaning: {surface}" for surface in _SHOWN], report)
         return await super().run(arguments, report)
 
     def cleaning(self) -> CleaningReport:
@@ -111,8 +110,8 @@ class SimulatedEnd(EndAllocation):
             simulated=True,
             items=[
                 CleanedSurface(
-                    surface, action, found=0, removed=0, verified=True, detail="simulated"
+                    surface, "none", found=0, removed=0, verified=True, detail="simulated"
                 )
-                for surface, action in SURFACES
+                for surface in SURFACES
             ],
         )

@@ -11,11 +11,12 @@ import msgspec
 import structlog
 
 from remotegpu_core.actor import Actor, machine_actor
-from remotegpu_core.models import Allocation, Command
+from remotegpu_core.models import Allocation, Command, Machine
 from remotegpu_core.services import operations, quarantine
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
+from remotegpu_core.services.allocations.proof import shortcomings
 from remotegpu_core.services.datasets import outcomes as datasets
 from remotegpu_core.services.datasets.ending import MOUNT_STEP, UNMOUNT_STEP
 from remotegpu_core.services.quarantine import CauseCode
@@ -26,7 +27,6 @@ from remotegpu_protocol.kinds import (
     ALLOCATION_START,
     DATASET_MOUNT,
     DATASET_UNMOUNT,
-    CleanedSurface,
     CleaningReport,
 )
 
@@ -95,14 +95,21 @@ async def _end(command: Command, allocation: Allocation) -> None:
     if allocation.state is not AllocationState.RECLAIMING:
         # An admin has overridden it meanwhile.
         return
-    report = None
-    if command.state is CommandState.SUCCEEDED and command.result is not None:
-        report = msgspec.convert(command.result, CleaningReport)
-    if report is not None and report.performed and report.verified:
-        await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
-        await _finish(command, OperationState.SUCCEEDED)
-        return
-    error = _unclean(command, report)
+    report = _report(command)
+    if report is None:
+        error = _without_report(command)
+    else:
+        machine = await Machine.get(id=command.machine_id)
+        objection = shortcomings(
+            report,
+            simulated_host=bool((machine.host.get("policy") or {}).get("simulated")),
+            was_active=allocation.activated_at is not None,
+        )
+        if objection is None:
+            await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
+            await _finish(command, OperationState.SUCCEEDED)
+            return
+        error = objection
     await quarantine.add(
         command.machine_id,
         CauseCode.CLEANING_FAILED,
@@ -165,31 +172,22 @@ def _items(report: CleaningReport) -> list[dict[str, Any]]:
     ]
 
 
-def _unclean(command: Command, report: CleaningReport | None) -> tuple[str, str]:
-    if report is not None and not report.performed and report.items:
-        return "NOT_CLEANED", f"Nothing was cleaned. {report.items[0].detail or ''}".strip()
-    if report is not None and not report.performed:
-        return (
-            "NOT_CLEANED",
-            "The agent on this host cleans nothing: clean it by hand, then override the quarantine.",
-        )
-    if report is not None:
-        dirty = [_dirty(item) for item in report.items if not item.verified]
-        return (
-            "NOT_VERIFIED",
-            "Cleaning could not be verified" + (f": {'; '.join(dirty)}." if dirty else "."),
-        )
+def _report(command: Command) -> CleaningReport | None:
+    if command.state is not CommandState.SUCCEEDED or command.result is None:
+        return None
+    return msgspec.convert(command.result, CleaningReport)
+
+
+def _without_report(command: Command) -> tuple[str, str]:
+    if command.state is CommandState.SUCCEEDED:
+        return "NO_REPORT", "The host says that it has cleaned, and sends no report of it."
     code, message = _error(command)
     return code, f"Cleaning ended {command.state}: {message}"
 
 
-def _dirty(item: CleanedSurface) -> str:
-    return f"{item.surface} ({item.detail.rstrip('.')})" if item.detail else item.surface
-
-
 def _error(command: Command) -> tuple[str, str]:
     code = command.error_code or str(command.state)
-    return code, command.error_message or f"The host says {command.state} and no more."
+    return code, command.error_message or "The host gives no reason."
 
 
 async def override_cleaning(actor: Actor, allocation: Allocation, reason: str) -> None:

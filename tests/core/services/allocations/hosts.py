@@ -21,6 +21,7 @@ from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState, CommandState
 from remotegpu_protocol.inventory import GpuInventory, Policy
 from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
+from remotegpu_protocol.surfaces import SURFACES, Surface
 from tests.core.hosts import inventory, make_online
 
 POLICY = Policy(
@@ -29,12 +30,11 @@ POLICY = Policy(
 MINUTE = 60_000
 GIB = 2**30
 
-CLEAN = CleaningReport(
-    performed=True,
-    verified=True,
-    simulated=True,
-    items=[CleanedSurface("home", "remove", found=2, removed=2, verified=True, detail="made up")],
-)
+CLEAN_SURFACES = [
+    CleanedSurface(surface, "removed", found=2, removed=2, verified=True, detail="made up")
+    for surface in SURFACES
+]
+CLEAN = CleaningReport(performed=True, verified=True, simulated=True, items=CLEAN_SURFACES)
 NOT_CLEANED = CleaningReport(performed=False)
 
 
@@ -132,6 +132,13 @@ async def answer(
             return False
         await apply_outcome(await Command.get(id=command.id))
     return True
+
+
+def dirty(surface: Surface, detail: str | None = None) -> CleaningReport:
+    """A report in which everything is clean but this surface, where one of two things is left."""
+    left = CleanedSurface(surface, "removed", found=2, removed=1, verified=False, detail=detail)
+    items = [left if item.surface == surface else item for item in CLEAN_SURFACES]
+    return CleaningReport(performed=True, simulated=True, items=items)
 
 
 async def carry_out(allocation: Allocation, report: CleaningReport = CLEAN) -> Allocation:

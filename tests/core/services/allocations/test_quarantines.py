@@ -15,22 +15,21 @@ from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.inventory import Address, AddressKind, GpuInventory
-from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
+from remotegpu_protocol.surfaces import Surface
 from tests.core.hosts import inventory
 from tests.core.services.allocations.hosts import (
     POLICY,
     Host,
     active,
     carry_out,
+    dirty,
     get,
     make_host,
 )
 
 pytestmark = pytest.mark.usefixtures("database")
 
-DIRTY = CleaningReport(
-    performed=True, items=[CleanedSurface("mail", "removed", 1, 0, verified=False, detail="Left.")]
-)
+DIRTY = dirty(Surface.MAIL, "Left.")
 REASON = "Cleaning could not be verified: mail (Left)."
 
 
@@ -98,10 +97,9 @@ async def test_of_two_that_failed_the_one_that_is_left_is_told(
 ) -> None:
     host = await make_host("one")
     allocations = [await active(admin, settings, host, gpu_ids=host.gpu(n)) for n in (0, 1)]
-    for allocation, surface in zip(allocations, ("mail", "cron"), strict=True):
+    for allocation, surface in zip(allocations, (Surface.MAIL, Surface.CRON), strict=True):
         await release(admin, allocation.id)
-        item = CleanedSurface(surface, "removed", 1, 0, verified=False, detail="Left.")
-        await carry_out(allocation, CleaningReport(performed=True, items=[item]))
+        await carry_out(allocation, dirty(surface, "Left."))
     assert "cron" in str((await state(host))[1])
     await retry_reclaim(admin, allocation_id=allocations[1].id)
     await carry_out(allocations[1])

@@ -28,15 +28,17 @@ from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.services.workspaces import create_workspace, set_member
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState, CommandState, Lifecycle, OperationState
-from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
+from remotegpu_protocol.surfaces import SURFACES, Surface
 from tests.core.people import HOUR, make_tenant
 from tests.core.services.allocations.hosts import (
+    CLEAN,
     MINUTE,
     NOT_CLEANED,
     active,
     answer,
     asking,
     carry_out,
+    dirty,
     get,
     make_host,
     open_occupancies,
@@ -73,16 +75,15 @@ async def test_released_when_proven_clean(settings: Settings) -> None:
     assert done.state is RELEASED
     receipt = await CleaningReceipt.get(allocation_id=done.id)
     assert (receipt.verified, receipt.simulated, receipt.overridden_by_id) == (True, True, None)
-    assert receipt.items == [
-        {
-            "surface": "home",
-            "action": "remove",
-            "found": 2,
-            "removed": 2,
-            "verified": True,
-            "detail": "made up",
-        }
-    ]
+    assert [item["surface"] for item in receipt.items] == list(SURFACES)
+    assert receipt.items[0] == {
+        "surface": "view of the host",
+        "action": "removed",
+        "found": 2,
+        "removed": 2,
+        "verified": True,
+        "detail": "made up",
+    }
     assert await open_occupancies(host) == []
     assert {row.receipt_id for row in await Occupancy.all()} == {receipt.id}
     for booking in await Booking.all():
@@ -111,8 +112,7 @@ async def test_a_host_that_cleans_nothing_is_quarantined(settings: Settings, adm
         await get(admin, settings, host, gpu_ids=host.gpu(0))
     await release(admin, allocation.id)
     (again,) = await waiting(allocation)
-    dirty = [CleanedSurface("home", "remove", found=2, removed=1, verified=False)]
-    await answer(again, result=CleaningReport(performed=True, verified=False, items=dirty))
+    await answer(again, result=dirty(Surface.HOME))
     assert await state(allocation) is RECLAIMING
 
     with pytest.raises(InvalidInput):
@@ -135,15 +135,16 @@ async def test_what_failed_is_cleaned_again(settings: Settings, admin: Actor) ->
     host, ada = await make_host("one"), await make_tenant()
     first = await active(admin, settings, host, gpu_ids=host.gpu(0))
     second = await active(admin, settings, host, gpu_ids=host.gpu(1))
-    left = CleanedSurface("home", "remove", 2, 1, verified=False, detail="Left: x.")
     with pytest.raises(Conflict, match="RECLAIMING"):
         await retry_reclaim(admin, allocation_id=first.id)
     with pytest.raises(Conflict, match="Nothing"):
         await retry_reclaim(admin, machine_id=host.id)
-    other = CleanedSurface("mail", "remove", 1, 0, verified=False, detail="Left: y.")
-    for allocation, item in ((first, left), (second, other)):
+    for allocation, surface, left in (
+        (first, Surface.HOME, "Left: x."),
+        (second, Surface.MAIL, "Left: y."),
+    ):
         await release(admin, allocation.id)
-        await carry_out(allocation, CleaningReport(performed=True, items=[item]))
+        await carry_out(allocation, dirty(surface, left))
     machine = await Machine.get(id=host.id)
     # What is wrong now, not what was wrong first.
     assert machine.lifecycle is Lifecycle.QUARANTINED
@@ -261,7 +262,7 @@ async def test_cleaning_that_did_not_succeed(
     assert len(await open_occupancies(host)) == 3
     if end is CommandState.INDETERMINATE:
         # It had been done after all, and the host says so later.
-        await answer(cleaning, result=CleaningReport(performed=True, verified=True))
+        await answer(cleaning, result=CLEAN)
         assert await state(allocation) is RELEASED
 
 
