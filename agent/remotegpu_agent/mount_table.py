@@ -24,6 +24,16 @@ class Mounted:
     flags: frozenset[str]
     options: tuple[str, ...]
 
+    @property
+    def user_id(self) -> int | None:
+        """Who mounted it, of what users may mount (FUSE). No user can choose it."""
+        if self.kind.partition(".")[0] in {"fuse", "fuseblk"}:
+            for option in self.options:
+                name, _, value = option.partition("=")
+                if name == "user_id" and value.isdecimal():
+                    return int(value)
+        return None
+
 
 def read_table() -> list[Mounted]:
     """In the order of mounting: of several at one place the last one is seen."""

@@ -47,7 +47,7 @@ def mount_directory(source: int, place: Path, *, read_only: bool) -> None:
     Raises:
         OSError: the kernel refuses; ENOSYS before Linux 5.12.
     """
-    tree = _call(_OPEN_TREE, source, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC)
+    tree = bare_copy(source)
     try:
         wanted = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
         attributes = _MountAttributes(attr_set=wanted, propagation=_MS_PRIVATE)
@@ -56,6 +56,16 @@ def mount_directory(source: int, place: Path, *, read_only: bool) -> None:
         _call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(place), _MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(tree)
+
+
+def bare_copy(source: int) -> int:
+    """A descriptor of a copy of the directory behind `source` in which nothing is mounted on anything.
+    It is at no place: only this process sees it, for as long as the descriptor is open.
+
+    Raises:
+        OSError: the kernel refuses (EPERM without CAP_SYS_ADMIN); ENOSYS before Linux 5.2.
+    """
+    return _call(_OPEN_TREE, source, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC)
 
 
 def unmount(place: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.commands.handler import CommandFailed
-from remotegpu_agent.reclaim.surfaces.processes import user_ids
+from remotegpu_agent.process_table import process_ids, send_signal, user_ids
 
 _PROC: Final = Path("/proc")
 #: Seconds for one that has nothing to serve any more, to write down what it still has; and for
@@ -37,7 +37,7 @@ def end_clients(program: str, place: Path) -> None:
     for number, seconds in ((None, _ENDS_ITSELF), (signal.SIGTERM, _ENDS), (signal.SIGKILL, _ENDS)):
         for pid in clients_of(program, place):
             if number is not None:
-                _send(program, place, pid, number)
+                send_signal(pid, number, lambda one: one in clients_of(program, place))
         deadline = time.monotonic() + seconds
         while clients_of(program, place):
             if time.monotonic() >= deadline:
@@ -48,32 +48,15 @@ def end_clients(program: str, place: Path) -> None:
     raise CommandFailed("CLIENT_LEFT", f"{program} for {place} cannot be ended. Look at the host.")
 
 
-def _send(program: str, place: Path, pid: int, number: signal.Signals) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        # The descriptor is of one process for ever; the number may have got another meanwhile.
-        if pid in clients_of(program, place):
-            signal.pidfd_send_signal(descriptor, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
 def _clients(program: str) -> list[tuple[int, list[str]]]:
     found = []
-    for path in _PROC.iterdir():
-        if not path.name.isdecimal():
-            continue
+    for pid in process_ids():
         try:
-            if user_ids(int(path.name)) != {0}:
+            if user_ids(pid) != {0}:
                 continue
-            arguments = os.fsdecode((path / "cmdline").read_bytes()).split("\0")
+            arguments = os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")
         except OSError:
             continue
         if os.path.basename(arguments[0]) == program:  # noqa: PTH119 - a name, and no file
-            found.append((int(path.name), arguments))
+            found.append((pid, arguments))
     return found

@@ -1,9 +1,9 @@
-"""All steps in their order, each proven, and then all of them looked at once more."""
+"""All steps in their order, each carried out and proven, and then all looked at once more."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -13,7 +13,9 @@ from remotegpu_agent.reclaim.step import Deadline, Findings, Obstacle, Step
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
 
-#: Told before and after each removal, so that tests can kill the agent there.
+Outcome = TypeVar("Outcome")
+
+#: Told before and after each removal of what was found, so that tests can kill the agent there.
 Witness = Callable[[str], None]
 
 
@@ -40,6 +42,8 @@ class _Result:
     left: int = 0
     detail: str | None = None
     verified: bool = False
+    #: Whether the last attempt took too long.
+    hung: bool = False
 
     def item(self) -> CleanedSurface:
         return CleanedSurface(
@@ -105,10 +109,12 @@ class Engine:
     async def _is_back(self, result: _Result) -> bool:
         if result.step.absence() is not None:
             return False
-        there = await self._attempt(result, removing=False)
+        there = await self._look(result)
         return there is None or bool(there)
 
     async def _clean(self, result: _Result, *, attempts: int = ATTEMPTS) -> None:
+        """Remove and then look, whatever was seen before: what hides from the first look is removed
+        all the same, and only a look after a removal proves anything."""
         step = result.step
         missing = self._missing(result)
         if missing is not None:
@@ -121,10 +127,14 @@ class Engine:
         result.detail = None
         pause = self._pause
         before = result.found - result.left
-        most = 0
-        there: Findings | None = None
-        for attempt in range(attempts + 1):
-            there = await self._attempt(result, removing=attempt < attempts)
+        there = await self._look(result)
+        most = there.count if there is not None else 0
+        for attempt in range(attempts):
+            if attempt > 0:
+                await asyncio.sleep(pause)
+                pause *= 2
+            await self._remove(result, there)
+            there = await self._look(result)
             if there is not None:
                 most = max(most, there.count)
                 result.found, result.left = before + most, there.count
@@ -133,9 +143,9 @@ class Engine:
                     result.verified = True
                     result.detail = None if note is None else clean_text(note, _MAX_DETAIL)
                     return
-            if 0 < attempt < attempts:
-                await asyncio.sleep(pause)
-                pause *= 2
+            if there is None and result.hung:
+                # What does not answer is asked again after all other steps, not at once.
+                break
         result.verified = False
         if there:
             result.detail = _and_left(result.detail, there)
@@ -151,21 +161,31 @@ class Engine:
             return "Kept until all the rest is proven clean."
         return None
 
-    async def _attempt(self, result: _Result, *, removing: bool) -> Findings | None:
-        """Look, and remove what is there; what was there, or None where nobody can tell."""
+    async def _look(self, result: _Result) -> Findings | None:
+        """What is there, or None where it cannot be told; the reason is the result's detail."""
+        return await self._attempt(result, result.step.look)
+
+    async def _remove(self, result: _Result, there: Findings | None) -> None:
+        if there:
+            self._witness(f"{result.step.surface}: found")
+        await self._attempt(result, result.step.remove)
+        if there:
+            self._witness(f"{result.step.surface}: removed")
+
+    async def _attempt(
+        self, result: _Result, part: Callable[[Deadline], Awaitable[Outcome]]
+    ) -> Outcome | None:
+        """What this part of the step returns, or None where it fails."""
         step = result.step
         deadline = Deadline(step.timeout)
-        there: Findings | None = None
+        result.hung = False
         try:
             async with asyncio.timeout(step.timeout):
-                there = await step.look(deadline)
-                if there and removing:
-                    self._witness(f"{step.surface}: found")
-                    await step.remove(deadline)
-                    self._witness(f"{step.surface}: removed")
+                return await part(deadline)
         except Obstacle as error:
             result.detail = clean_text(error.message, _MAX_DETAIL)
         except TimeoutError:
+            result.hung = True
             result.detail = f"It took longer than {step.timeout:g} s."
         except OSError as error:
             result.detail = clean_text(f"{error.strerror or error}", _MAX_DETAIL)
@@ -177,7 +197,7 @@ class Engine:
         finally:
             # A thread that hangs in a dead file system must not begin to remove hours later.
             deadline.expire()
-        return there
+        return None
 
 
 def _and_left(reason: str | None, there: Findings) -> str:

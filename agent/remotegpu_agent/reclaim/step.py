@@ -54,9 +54,18 @@ class Findings:
     names: list[str] = field(default_factory=list)
 
     def add(self, name: str) -> None:
+        self.add_lazily(lambda: name)
+
+    def add_lazily(self, name: Callable[[], str]) -> None:
+        """A name that takes time to tell is asked for only when it is kept."""
         self.count += 1
         if len(self.names) < _MAX_NAMES:
-            self.names.append(clean_text(name, 100))
+            self.names.append(clean_text(name(), 100))
+
+    def add_all(self, others: "Findings") -> None:
+        for name in others.names:
+            self.add(name)
+        self.count += others.count - len(others.names)
 
     def __bool__(self) -> bool:
         return self.count > 0
@@ -69,7 +78,8 @@ class Findings:
 class Step(ABC):
     """Both halves may be called at any time and any number of times.
 
-    `look` is also the proof: nothing is clean before it has found nothing after the removal.
+    `look` is also the proof: nothing is clean before it has found nothing after a removal. `remove`
+    is called whether or not `look` found anything, and does not rely on what that saw.
     """
 
     surface: ClassVar[str]
@@ -102,7 +112,7 @@ class Step(ABC):
 
     @abstractmethod
     async def remove(self, deadline: Deadline) -> None:
-        """Empty it; raises like `look`."""
+        """Empty it; where nothing is there, it changes nothing. Raises like `look`."""
 
 
 class BlockingStep(Step):

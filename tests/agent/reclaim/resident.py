@@ -12,6 +12,7 @@ _SSH = (
     *("ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"),
     *("-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
 )
+_LEAVE = Path(__file__).parents[2] / "api" / "lifecycle" / "leave.c"
 _SLEEPER = "[Service]\nExecStart=/bin/sleep 3600\nRestart=always\nRestartSec=100ms\n"
 _FILES = {
     # Ended by nothing gentle, and started again whenever it ends.
@@ -31,6 +32,7 @@ systemctl --user daemon-reload
 systemctl --user --quiet enable --now canary.service canary-later.timer canary-asked.socket
 systemd-run --user --scope --quiet --unit=canary-scope sleep 3600 </dev/null >/dev/null 2>&1 &
 systemd-run --user --quiet --unit=canary-transient sleep 3600
+systemd-run --user --scope --quiet --unit=canary-ghost /run/leave "$LOGNAME"
 nohup setsid sleep 3600 </dev/null >/dev/null 2>&1 &
 echo $! >"$XDG_RUNTIME_DIR/pid"
 echo "* * * * * touch /tmp/cron-$LOGNAME" | crontab -
@@ -40,7 +42,7 @@ until systemctl --user --quiet is-active canary-scope.scope; do sleep 0.1; done
 #: What runs once they have settled.
 UNITS = {
     *("canary.service", "canary-later.timer", "canary-asked.socket"),
-    *("canary-scope.scope", "canary-transient.service"),
+    *("canary-scope.scope", "canary-transient.service", "canary-ghost.scope"),
 }
 
 
@@ -96,6 +98,7 @@ class Resident:
 
     def settle(self) -> None:
         """All as the user, who needs nobody's help for it."""
+        tool("gcc", "-o", "/run/leave", str(_LEAVE), "-lrt", "-pthread")
         for name, content in _FILES.items():
             self._give(f".config/systemd/user/{name}", content)
         self.ssh("exec sh -e", text=_SETTLE)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from remotegpu_agent.reclaim.surfaces.processes import user_ids
+from remotegpu_agent.process_table import user_ids
 from remotegpu_agent.reclaim.tenancy import Account, Tenancy, subordinate_ids
 from tests.agent.reclaim.isolation import require_isolation
 

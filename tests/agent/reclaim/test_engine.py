@@ -96,6 +96,14 @@ async def test_tried_again_and_proven() -> None:
     assert stubborn.removals == ATTEMPTS
 
 
+async def test_what_the_first_look_misses_is_removed() -> None:
+    for hidden in (Place(0), Mistaken(0)):
+        removals = hidden.removals
+        found = await item(hidden)
+        assert found.verified is not isinstance(hidden, Mistaken)
+        assert hidden.removals > removals
+
+
 async def test_what_stays_is_told() -> None:
     found = await item(Place(8, stubborn=10 * ATTEMPTS))
     assert (found.found, found.removed, found.verified) == (8, 0, False)

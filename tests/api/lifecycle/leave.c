@@ -1,8 +1,10 @@
 /* Leaves what only a program can leave: System V and POSIX objects, and a process that nothing but
- * SIGKILL ends, in a session of its own and nobody's child. */
+ * SIGKILL ends, in a session of its own and nobody's child. Its main thread has ended, and another one
+ * goes on: /proc shows it as a zombie. */
 
 #include <fcntl.h>
 #include <mqueue.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,12 +14,20 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int failed(const char *what)
 {
     perror(what);
     return 1;
+}
+
+static void *go_on(void *unused)
+{
+    (void)unused;
+    for (;;)
+        pause();
 }
 
 int main(int count, char **arguments)
@@ -46,8 +56,10 @@ int main(int count, char **arguments)
                 signal(signals[number], SIG_IGN);
             for (int descriptor = 0; descriptor < 64; descriptor++)
                 close(descriptor);
-            for (;;)
-                pause();
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, go_on, NULL) == 0)
+                syscall(SYS_exit, 0);
+            _exit(1);
         }
         _exit(0);
     }

@@ -20,8 +20,9 @@ _TABLES: Final = (
     Path("/etc/subuid"),
     Path("/etc/subgid"),
 )
-#: userdel(8): it is not there.
+#: userdel(8): it is not there; a process has its user id.
 _NO_SUCH_USER: Final = 6
+_IN_USE: Final = 8
 _NO_SUCH_GROUP: Final = 6
 
 
@@ -45,7 +46,11 @@ class AccountItself(BlockingStep):
                 *("--uid", str(self.tenancy.uid), "--expiredate", "1", "--", name),
                 deadline=deadline,
             )
-        run_tool("userdel", "--", name, deadline=deadline, accepted=(0, _NO_SUCH_USER))
+        run_tool("userdel", "--", name, deadline=deadline, accepted=(0, _NO_SUCH_USER, _IN_USE))
+        if self._is_in(_PASSWD):
+            # All of its processes have ended, as is proven by now. What is left has not been waited
+            # for by another user's program that started it.
+            run_tool("userdel", "--force", "--", name, deadline=deadline)
         if self._is_in(_GSHADOW) and not self._is_in(_GROUP):
             run_tool("groupadd", "--", name, deadline=deadline)
         if self._is_in(_GROUP):

@@ -3,10 +3,13 @@
 import contextlib
 import os
 import re
+from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
+from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tree import Tree
 from remotegpu_protocol.surfaces import Surface
 
@@ -19,38 +22,66 @@ _CORE: Final = re.compile(r"core\..*\.(\d+)\.[0-9a-f]{32}\.\d+\.\d+(\.\w+)?")
 class Files(BlockingStep):
     """All that it owns below directories that are open to everybody."""
 
-    roots: ClassVar[tuple[Path, ...]]
-    timeout = 300.0
+    timeout = 1800.0
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        super().__init__(tenancy)
+        self._skipped = 0
+        self._handed_over: dict[str, None] = {}
+
+    @abstractmethod
+    def roots(self) -> list[Path]:
+        """Directories, each once."""
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
-        for root in self._roots():
-            there = Tree(root, self.tenancy.owns, deadline).look()
-            for name in there.names:
-                findings.add(name)
-            findings.count += there.count - len(there.names)
+        self._skipped = 0
+        for tree in self._trees(deadline):
+            findings.add_all(tree.look())
+            self._skipped += tree.skipped
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        for root in self._roots():
-            Tree(root, self.tenancy.owns, deadline).remove()
+        for tree in self._trees(deadline):
+            try:
+                tree.remove()
+            finally:
+                self._handed_over |= dict.fromkeys(tree.handed_over)
 
-    def _roots(self) -> list[Path]:
-        """Each once, wherever links of the system lead (/var/lock is /run/lock)."""
-        return list(dict.fromkeys(root.resolve() for root in self.roots if root.is_dir()))
+    def note(self) -> str | None:
+        notes = []
+        if self._handed_over:
+            names = ", ".join(self._handed_over)
+            notes.append(f"Directories that held files of other users became theirs: {names}.")
+        if self._skipped:
+            notes.append(
+                f"{self._skipped} directories of other users could not be looked through: they hold "
+                "more than there was time for, or were moved meanwhile."
+            )
+        return " ".join(notes) or None
+
+    def _trees(self, deadline: Deadline) -> Iterator[Tree]:
+        return (Tree(root, self.tenancy.owns, deadline) for root in self.roots())
+
+
+def _directories(*paths: str) -> list[Path]:
+    """Each once, wherever links of the system lead (/var/lock is /run/lock)."""
+    return list(dict.fromkeys(path.resolve() for path in map(Path, paths) if path.is_dir()))
 
 
 class TemporaryFiles(Files):
     surface = Surface.TEMPORARY_FILES
-    #: /run and spools also hold what programs make for their users there: screen, at, printers.
-    roots = tuple(
-        map(Path, ("/tmp", "/var/tmp", "/run", "/run/lock", "/var/crash", "/var/spool"))  # noqa: S108 - to clean
-    )
+
+    def roots(self) -> list[Path]:
+        # /run and spools also hold what programs make for their users there: screen, at, printers.
+        return _directories("/tmp", "/var/tmp", "/run", "/run/lock", "/var/crash", "/var/spool")  # noqa: S108 - to clean
 
 
 class SharedMemory(Files):
     surface = Surface.SHARED_MEMORY
-    roots = (Path("/dev/shm"),)  # noqa: S108 - to clean
+
+    def roots(self) -> list[Path]:
+        return _directories("/dev/shm")  # noqa: S108 - to clean
 
 
 class Mail(BlockingStep):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from remotegpu_agent.mount_table import read_table
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.tree import Tree, opened
+from remotegpu_agent.reclaim.tree import Tree
+from remotegpu_agent.reclaim.walk import opened
 from remotegpu_protocol.surfaces import Surface
 
 
@@ -27,7 +28,10 @@ class Home(BlockingStep):
                 raise Obstacle(f"A file system is mounted at {mount.point}: unmount it.")
         with opened(self._path.parent) as parent:
             name = self._path.name
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            try:
+                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return
             if not stat.S_ISDIR(found.st_mode):
                 os.unlink(name, dir_fd=parent)
                 return

@@ -15,7 +15,7 @@ _KEYCTL: Final = {"x86_64": 250, "aarch64": 219}
 _PROGRAM: Final = """
 import ctypes, os, sys
 
-CLEAR, UNLINK, READ, GET_PERSISTENT = 7, 9, 11, 22
+REVOKE, UNLINK, READ, GET_PERSISTENT = 3, 9, 11, 22
 PROCESS, USER, USER_SESSION = -2, -4, -5
 uid, number, empties = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "empty"
 os.setgroups([])
@@ -48,6 +48,11 @@ for ring in rings:
     count += len(found)
     if empties:
         for key in found:
+            try:
+                # Another user may have it in a keyring too.
+                keyctl(REVOKE, key)
+            except OSError:
+                pass
             keyctl(UNLINK, key, ring)
 print(count)
 """

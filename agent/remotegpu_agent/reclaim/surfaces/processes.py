@@ -1,7 +1,6 @@
-"""Sessions and processes, by user id."""
+"""Sessions and processes, by the user ids of their threads."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import time
@@ -9,22 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from remotegpu_agent.lines import read_lines
+from remotegpu_agent.process_table import process_ids, send_signal, user_ids
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import find_tool
 from remotegpu_protocol.surfaces import Surface
 
 _PROC: Final = Path("/proc")
-#: Where systemd puts all of a user's processes (cgroups, version 2).
-_SLICE: Final = "/sys/fs/cgroup/user.slice/user-{uid}.slice/cgroup.kill"
-#: Seconds that killed processes get to disappear before they are looked for again.
+#: Where control groups of version 2 are, alone or beside those of version 1.
+_GROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+#: Seconds for which what is found again is killed again, before the step is judged.
 _GRACE: Final = 2.0
 _POLL: Final = 0.02
 _NOGROUP: Final = 65534
 
 
 class Processes(BlockingStep):
-    """All whose real, effective, saved or file system user id is the allocation's."""
+    """All that have a thread whose real, effective, saved or file system user id is the
+    allocation's."""
 
     surface = Surface.PROCESSES
     action = "killed"
@@ -38,49 +38,45 @@ class Processes(BlockingStep):
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        kill_at_once(self.tenancy.uid, deadline)
+        with contextlib.suppress(OSError):
+            # Without room for a program, what follows ends processes and makes room.
+            kill_at_once(self.tenancy.uid, deadline)
         # What has another user id beside: programs that change it, containers without root.
-        for signal_number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in self._pids():
-                deadline.check()
-                self._send(pid, signal_number)
         patience = Deadline(_GRACE)
-        while patience.left and next(self._pids(), None) is not None:
-            deadline.check()
+        while pids := list(self._pids()):
+            # All are stopped before one of them ends, which another one could notice and replace.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in pids:
+                    deadline.check()
+                    send_signal(pid, number, self._is_ours)
+            if not patience.left:
+                return
             time.sleep(_POLL)
 
-    def _send(self, pid: int, number: signal.Signals) -> None:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            # The descriptor is of one process for ever; the number may have got another meanwhile.
-            if self._is_ours(pid):
-                signal.pidfd_send_signal(descriptor, number)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(descriptor)
-
     def _pids(self) -> Iterator[int]:
-        for path in _PROC.iterdir():
-            if path.name.isdecimal() and self._is_ours(int(path.name)):
-                yield int(path.name)
+        return filter(self._is_ours, process_ids())
 
     def _is_ours(self, pid: int) -> bool:
         return any(self.tenancy.owns(uid) for uid in user_ids(pid))
+
+
+def user_slices(uid: int) -> list[Path]:
+    """Control groups in which systemd puts what a user starts; none where there are none."""
+    name = f"user.slice/user-{uid}.slice"
+    return [path for root in _GROUPS if (path := root / name).is_dir()]
 
 
 def kill_at_once(uid: int, deadline: Deadline) -> None:
     """No process that forks all the time gets away from these two.
 
     Raises:
-        TimeoutError: nobody knows what is left.
+        OSError: this host has no room for another process.
+        TimeoutError: what is left is not known.
     """
-    # All that systemd has of the user; nothing where control groups are of version 1.
-    with contextlib.suppress(FileNotFoundError):
-        Path(_SLICE.format(uid=uid)).write_text("1")
+    for group in user_slices(uid):
+        # Since Linux 5.14.
+        with contextlib.suppress(FileNotFoundError):
+            (group / "cgroup.kill").write_text("1")
     kill = find_tool("kill")
     if kill is None:
         return
@@ -101,22 +97,6 @@ def kill_at_once(uid: int, deadline: Deadline) -> None:
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
-
-
-def user_ids(pid: int) -> set[int]:
-    """Its user ids; none of a process that has ended, even if nobody has asked for its end yet."""
-    try:
-        lines = read_lines(_PROC / str(pid) / "status")
-    except (FileNotFoundError, ProcessLookupError):
-        return set()
-    found: set[int] = set()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "State" and value.strip()[:1] in {"Z", "X"}:
-            return set()
-        if name == "Uid":
-            found = {int(number) for number in value.split()}
-    return found
 
 
 def _name(pid: int) -> str:

@@ -6,8 +6,8 @@ from typing import Final
 
 from remotegpu_agent.reclaim.scratch_disk import HOW, ScratchDisk
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Step
+from remotegpu_agent.reclaim.surfaces.files import Files
 from remotegpu_agent.reclaim.tenancy import Tenancy
-from remotegpu_agent.reclaim.tree import Tree
 from remotegpu_protocol.surfaces import Surface
 
 #: Made by mkfs.ext4, for fsck.
@@ -63,11 +63,10 @@ class ScratchDisks(BlockingStep):
                 disk.renew(allocation_id, deadline)
 
 
-class ScratchFiles(BlockingStep):
+class ScratchFiles(Files):
     """On a shared host others keep theirs."""
 
     surface = Surface.SCRATCH_DISKS
-    timeout = 1800.0
 
     def __init__(self, tenancy: Tenancy, disks: Sequence[ScratchDisk]) -> None:
         super().__init__(tenancy)
@@ -76,28 +75,12 @@ class ScratchFiles(BlockingStep):
     def absence(self) -> str | None:
         return None if self._disks else _NONE
 
+    def roots(self) -> list[Path]:
+        return [Path(disk.mount) for disk in self._disks if Path(disk.mount).is_dir()]
+
     def note(self) -> str | None:
-        return "The host was shared: files were removed, and no disk was erased."
-
-    def look_now(self, deadline: Deadline) -> Findings:
-        findings = Findings()
-        for tree in self._trees(deadline):
-            there = tree.look()
-            for name in there.names:
-                findings.add(name)
-            findings.count += there.count - len(there.names)
-        return findings
-
-    def remove_now(self, deadline: Deadline) -> None:
-        for tree in self._trees(deadline):
-            tree.remove()
-
-    def _trees(self, deadline: Deadline) -> list[Tree]:
-        return [
-            Tree(Path(disk.mount), self.tenancy.owns, deadline)
-            for disk in self._disks
-            if Path(disk.mount).is_dir()
-        ]
+        shared = "The host was shared: files were removed, and no disk was erased."
+        return f"{shared} {super().note() or ''}".rstrip()
 
 
 def _users(disk: ScratchDisk) -> list[str]:

@@ -14,6 +14,8 @@ _PASSWORD: Final = 1
 _EXPIRES: Final = 7
 #: Days since 1970: long over, and not 0, which some programs read as "never".
 _LONG_AGO: Final = "1"
+#: usermod(8): it is not there, after a cleaning that is done again.
+_NO_SUCH_USER: Final = 6
 
 
 class SignIn(BlockingStep):
@@ -41,4 +43,5 @@ class SignIn(BlockingStep):
             "--",
             self.tenancy.account.name,
             deadline=deadline,
+            accepted=(0, _NO_SUCH_USER),
         )

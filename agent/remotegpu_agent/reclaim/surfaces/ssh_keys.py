@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
-from remotegpu_agent.reclaim.tree import opened
+from remotegpu_agent.reclaim.walk import opened
 from remotegpu_protocol.surfaces import Surface
 
 #: What sshd reads in ~/.ssh (AuthorizedKeysFile, its default), and what others add beside it.
@@ -18,23 +19,29 @@ class SshKeys(BlockingStep):
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()
-        try:
-            with opened(self._directory) as directory:
-                for name in _FILES:
-                    # Not a list of all: there may be millions.
-                    with contextlib.suppress(FileNotFoundError):
-                        os.stat(name, dir_fd=directory, follow_symlinks=False)
-                        findings.add(f"~/.ssh/{name}")
-        except (FileNotFoundError, NotADirectoryError):
-            # Without a directory there, sshd finds nothing; a link there goes with the home.
-            pass
+        with self._opened() as directory:
+            for name in _FILES if directory is not None else ():
+                # Not a list of all: there may be millions.
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    findings.add(f"~/.ssh/{name}")
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
-        with opened(self._directory) as directory:
-            for name in _FILES:
+        with self._opened() as directory:
+            for name in _FILES if directory is not None else ():
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        """None without a directory there: sshd finds nothing, and a link goes with the home."""
+        with contextlib.ExitStack() as stack:
+            try:
+                directory = stack.enter_context(opened(self._directory))
+            except (FileNotFoundError, NotADirectoryError):
+                directory = None
+            yield directory
 
     @property
     def _directory(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
-from remotegpu_agent.reclaim.surfaces.processes import kill_at_once
+from remotegpu_agent.reclaim.surfaces.processes import kill_at_once, user_slices
 from remotegpu_agent.reclaim.tenancy import Tenancy
 from remotegpu_agent.reclaim.tools import run_tool
 from remotegpu_agent.reclaim.tree import Tree
@@ -89,6 +89,10 @@ class UserUnits(BlockingStep):
             ).strip()
             if state not in {"inactive", "failed"}:
                 findings.add(f"{unit} ({state})")
+        # A unit that has stopped may have left processes behind (KillMode=).
+        for group in user_slices(self.tenancy.uid):
+            if _is_populated(group):
+                findings.add(str(group))
         return findings
 
     def remove_now(self, deadline: Deadline) -> None:
@@ -100,6 +104,15 @@ class UserUnits(BlockingStep):
             ("systemctl", "reset-failed", "--", *self._units),
         ):
             run_tool(*command, deadline=deadline, accepted=_ANY_CODE)
+
+
+def _is_populated(group: Path) -> bool:
+    """Whether a process or a thread of one is in it or below it."""
+    try:
+        return "populated 1" in (group / "cgroup.events").read_text()
+    except OSError:
+        # The group is gone.
+        return False
 
 
 class RuntimeDirectory(BlockingStep):
@@ -122,7 +135,11 @@ class RuntimeDirectory(BlockingStep):
 
     @property
     def _path(self) -> Path:
-        return _RUNTIME / str(self.tenancy.uid)
+        return runtime_directory(self.tenancy.uid)
+
+
+def runtime_directory(uid: int) -> Path:
+    return _RUNTIME / str(uid)
 
 
 class KnownUser(BlockingStep):
