@@ -1,9 +1,8 @@
 """Who sent a request: its credential and its address."""
 
-from typing import Final
-
 from starlette.requests import HTTPConnection
 
+from remotegpu_api.cookies import SESSION, read_cookie
 from remotegpu_api.forwarding import caller_behind
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import Unauthenticated
@@ -12,8 +11,6 @@ from remotegpu_core.secret import kind_of
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_core.settings import Settings
 from remotegpu_protocol.addresses import parse_address
-
-COOKIE: Final = "remotegpu_session"
 
 
 def source_address(connection: HTTPConnection, settings: Settings) -> str:
@@ -61,7 +58,7 @@ async def actor_of(
     token = bearer_token(connection)
     if token is not None:
         return await authenticate(token, source_address=address)
-    cookie = connection.cookies.get(COOKIE)
+    cookie = read_cookie(connection, SESSION, settings)
     if cookie is not None and cookie_counts:
         try:
             return await authenticate(cookie, source_address=address)
@@ -70,12 +67,14 @@ async def actor_of(
     return anonymous(address)
 
 
-def ignored_credentials(connection: HTTPConnection, *, cookie_counts: bool = True) -> list[str]:
+def ignored_credentials(
+    connection: HTTPConnection, settings: Settings, *, cookie_counts: bool = True
+) -> list[str]:
     """What a caller who is nobody sent in vain, so that it need not be guessed. Never its value."""
     told: list[str] = []
     if "authorization" in connection.headers and bearer_token(connection) is None:
         told.append("The header Authorization: expected 'Bearer TOKEN'.")
-    if COOKIE in connection.cookies and not cookie_counts:
+    if read_cookie(connection, SESSION, settings) is not None and not cookie_counts:
         told.append(
             "The session cookie: pages of other origins send 'Authorization: Bearer TOKEN', and a "
             "GET that no browser marks with 'Sec-Fetch-Site: same-origin' has the header "

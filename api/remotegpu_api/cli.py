@@ -177,18 +177,25 @@ def user_reset_password(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,
+    keep_api_tokens: Annotated[
+        bool,
+        typer.Option("--keep-api-tokens", help="Leave the user's API tokens as they are."),
+    ] = False,
 ) -> None:
-    """Give a user another password, end their sessions and lift a lockout."""
+    """Give a user another password, end their sessions and API tokens, and lift a lockout."""
     given = _read_password() if password_stdin else None
-    made_up = _run(
+    done: users.PasswordReset = _run(
         _with_database(
             load_settings(),
-            lambda _database: users.reset_password(SYSTEM, username, given),
+            lambda _database: users.reset_password(
+                SYSTEM, username, given, keep_api_tokens=keep_api_tokens
+            ),
         )
     )
-    console.print(f"The sessions of {username} have ended.", markup=False)
-    if made_up is not None:
-        console.print(f"New password, shown this once: {made_up}", markup=False)
+    tokens = "their API tokens were kept" if keep_api_tokens else f"{done.api_tokens} API tokens"
+    console.print(f"Ended for {username}: {done.sessions} sessions, {tokens}.", markup=False)
+    if done.password is not None:
+        console.print(f"New password, shown this once: {done.password}", markup=False)
 
 
 async def _with_database(settings: Settings, work: Any) -> Any:

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     SESSION = "rgs"
     API_TOKEN = "rga"  # noqa: S105 - a prefix
     ENROLLMENT = "rge"
+    DEVICE = "rgd"
 
 
 def new_secret(kind: Kind) -> str:

@@ -7,7 +7,7 @@ from strawberry.types.info import Info as StrawberryInfo
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.control_plane import ControlPlane
-from remotegpu_core.errors import InvalidInput
+from remotegpu_core.errors import InvalidInput, LimitExceeded
 from remotegpu_graphql.loaders import Loaders
 
 
@@ -22,6 +22,7 @@ class Context:
         self._actor = actor
         #: What mutations were given beyond their inputs' bounds, by their response keys.
         self.beyond: Mapping[str, InvalidInput] = {}
+        self._checked_password = False
 
     @cached_property
     def loaders(self) -> Loaders:
@@ -42,6 +43,19 @@ class Context:
     def actor(self, actor: Actor) -> None:
         """The caller with the rights of now."""
         self._actor = actor
+
+    def check_password_once(self) -> None:
+        """To be called before a password is checked.
+
+        Raises:
+            LimitExceeded: this document had one checked already. One that repeats a mutation under
+                many aliases would otherwise be many guesses for one request.
+        """
+        if self._checked_password:
+            raise LimitExceeded(
+                "A document checks one password: send each signIn and changePassword by itself."
+            )
+        self._checked_password = True
 
     async def nudge(self) -> None:
         """Tell every process, after the commit, that something changed."""

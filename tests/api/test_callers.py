@@ -6,7 +6,8 @@ import pytest
 from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 
-from remotegpu_api.callers import COOKIE, source_address
+from remotegpu_api.callers import source_address
+from remotegpu_api.cookies import SESSION as COOKIE
 from remotegpu_core.networks import UNKNOWN
 from remotegpu_core.settings import load_settings
 from tests.api.documents import AUDIT, SIGN_IN, VIEWER

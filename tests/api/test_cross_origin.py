@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from remotegpu_api.callers import COOKIE
+from remotegpu_api.cookies import SESSION as COOKIE
 from tests.api.documents import VIEWER
 from tests.api.plane import ADMIN, ADMIN_PASSWORD, Backend, Server, serving
 from tests.api.viewer import Viewer, dialled

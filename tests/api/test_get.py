@@ -5,7 +5,7 @@ import json
 from starlette.routing import Route
 
 from remotegpu_api.app import create_app
-from remotegpu_api.callers import COOKIE
+from remotegpu_api.cookies import SESSION as COOKIE
 from tests.api.documents import CREATE_USER, LIVE, SIGN_IN, VIEWER
 from tests.api.plane import ADMIN, ADMIN_PASSWORD, Server
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import httpx
 
-from remotegpu_api.callers import COOKIE
+from remotegpu_api.cookies import DEVICE
+from remotegpu_api.cookies import SESSION as COOKIE
+from remotegpu_core.services.lockout import ACCOUNT_LIMIT
 from tests.api.documents import (
     CREATE_USER,
     ENROLL,
@@ -17,6 +19,10 @@ from tests.api.documents import (
 from tests.api.host import Host, enrolled
 from tests.api.plane import ADMIN, ADMIN_PASSWORD, Backend, Server, serving
 from tests.api.viewer import viewing
+
+SIGN_IN_ON_DEVICE = (
+    "mutation($input: SignInInput!) { signIn(input: $input) { deviceToken userErrors { code } } }"
+)
 
 CREDENTIALS = {"username": ADMIN, "password": ADMIN_PASSWORD}
 
@@ -113,7 +119,8 @@ async def test_each_operation_runs_alone_too(server: Server) -> None:
 async def test_json_sets_a_cookie_out_of_reach(server: Server) -> None:
     response = await server.http.post("/sign-in", json=CREDENTIALS)
     assert response.status_code == 204
-    cookie = response.headers["set-cookie"]
+    cookie, device = response.headers.get_list("set-cookie")
+    assert device.startswith(f"{DEVICE}=rgd_")
     name, attributes = cookie.split("=", 1)[0], {a.strip() for a in cookie.split(";")[1:]}
     assert name == COOKIE
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= attributes
@@ -126,11 +133,27 @@ async def test_json_sets_a_cookie_out_of_reach(server: Server) -> None:
 
 
 async def test_the_cookie_is_secure_behind_https(embedded: Backend, tmp_path: Path) -> None:
+    """And nobody else than this very host, over TLS, can set one of its name."""
     async with serving(
         embedded, tmp_path / "state", public_url="https://gpu.example.org"
     ) as server:
         response = await server.http.post("/sign-in", json=CREDENTIALS)
-        assert "Secure" in response.headers["set-cookie"]
+        cookies = response.headers.get_list("set-cookie")
+        assert [cookie.split("=")[0] for cookie in cookies] == [
+            f"__Host-{COOKIE}",
+            f"__Host-{DEVICE}",
+        ]
+        for cookie in cookies:
+            attributes = {part.strip() for part in cookie.split(";")[1:]}
+            assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= attributes
+            assert not any(part.lower().startswith("domain") for part in attributes)
+        token = cookies[0].partition("=")[2].partition(";")[0]
+        for name, known in ((f"__Host-{COOKIE}", True), (COOKIE, False)):
+            answer = await server.post(VIEWER, headers={"Cookie": f"{name}={token}"})
+            assert ("errors" not in answer.json()) == known
+        ended = await server.http.post("/sign-out", headers={"Cookie": f"__Host-{COOKIE}={token}"})
+        assert ended.headers["set-cookie"].startswith(f'__Host-{COOKIE}="";')
+        assert "Secure" in ended.headers["set-cookie"]
 
 
 async def test_a_form_signs_in_without_a_script(server: Server) -> None:
@@ -186,6 +209,55 @@ async def test_the_sixth_attempt_is_locked_out_whatever_it_says(server: Server) 
     assert page.status_code == 429
     assert page.json()["error"]["code"] == "LOCKED_OUT"
     assert "set-cookie" not in page.headers
+
+
+async def test_a_known_device_signs_in_while_strangers_guess(
+    embedded: Backend, tmp_path: Path
+) -> None:
+    async with serving(embedded, tmp_path / "state", trusted_proxies="127.0.0.1") as server:
+        first = (await server.ask(SIGN_IN_ON_DEVICE, {"input": CREDENTIALS}))["signIn"]
+        assert (await server.http.post("/sign-in", json=CREDENTIALS)).status_code == 204
+        # From 20 addresses of one network, and from elsewhere.
+        for number in range(20):
+            await _guess(server, f"2001:db8::{number}")
+        for network in range(ACCOUNT_LIMIT):
+            await _guess(server, f"198.51.100.{network}")
+        for token, good in ((None, False), ("rgd_x.y", False), (first["deviceToken"], True)):
+            variables = {"input": {**CREDENTIALS, "deviceToken": token}}
+            response = await server.post(
+                SIGN_IN_ON_DEVICE, variables, headers={"X-Forwarded-For": "203.0.113.9"}
+            )
+            errors = [error["code"] for error in response.json()["data"]["signIn"]["userErrors"]]
+            assert errors == ([] if good else ["LOCKED_OUT"])
+        browser = await server.http.post(
+            "/sign-in", json=CREDENTIALS, headers={"X-Forwarded-For": "203.0.113.10"}
+        )
+        assert browser.status_code == 204, "by its cookie"
+
+
+async def _guess(server: Server, address: str) -> None:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as stranger:
+        await stranger.post(
+            "/sign-in",
+            json={"username": ADMIN, "password": "wrong"},
+            headers={"X-Forwarded-For": address},
+        )
+
+
+async def test_a_document_checks_one_password(server: Server) -> None:
+    admin = await server.sign_in()
+    guess = f'signIn(input: {{username: "{ADMIN}", password: "wrong"}}) {{ userErrors {{ code }} }}'
+    change = (
+        'changePassword(input: {currentPassword: "wrong", newPassword: "x"}) '
+        "{ userErrors { code } }"
+    )
+    for first, others in ((guess, guess), (change, change), (guess, change)):
+        aliases = " ".join(f"a{number}: {others}" for number in range(14))
+        response = await server.post(f"mutation {{ first: {first} ...Others }} "
+            f"fragment Others on Mutation {{ {aliases} }}", token=admin)  # fmt: skip
+        data = response.json()["data"]
+        codes = [data[name]["userErrors"][0]["code"] for name in data]
+        assert codes == ["INVALID_CREDENTIALS", *["LIMIT_EXCEEDED"] * 14]
 
 
 async def test_signing_out_ends_the_session_and_its_sockets(server: Server) -> None:

@@ -205,7 +205,7 @@ class Socket:
         if self.actor.is_signed_in:
             self._take_place_of(self.actor)
         else:
-            ignored = [*said.ignored, *ignored_credentials(self._websocket)]
+            ignored = [*said.ignored, *ignored_credentials(self._websocket, settings)]
         self.hub.sockets.add(self)
         self.send(connection_ack(ignored))
 

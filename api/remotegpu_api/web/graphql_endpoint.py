@@ -104,7 +104,7 @@ async def _run(request: Request, media_type: str, *, cookie_counts: bool) -> Res
     _check_kind(request, operation)
     response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
     if not actor.is_signed_in and (
-        ignored := ignored_credentials(request, cookie_counts=cookie_counts)
+        ignored := ignored_credentials(request, state.plane.settings, cookie_counts=cookie_counts)
     ):
         response.extensions["ignored"] = ignored
     status = 200 if response.began or media_type == JSON else 400

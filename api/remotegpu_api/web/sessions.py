@@ -6,7 +6,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from remotegpu_api.callers import COOKIE, actor_of, source_address
+from remotegpu_api.callers import actor_of, source_address
+from remotegpu_api.cookies import (
+    DEVICE,
+    DEVICE_LIFETIME,
+    SESSION,
+    delete_cookie,
+    read_cookie,
+    set_cookie,
+)
 from remotegpu_api.origins import comes_from_here
 from remotegpu_api.request import BadRequest
 from remotegpu_api.state import state_of
@@ -46,7 +54,11 @@ async def create_session(request: Request) -> Response:
             credentials = await _credentials(request)
             state_of(request).plane.rates.request(anonymous(source))
             signed_in = await sign_in.sign_in(
-                settings, credentials.username, credentials.password, source_address=source
+                settings,
+                credentials.username,
+                credentials.password,
+                source_address=source,
+                device_token=read_cookie(request, DEVICE, settings),
             )
     except TryLater as error:
         return _refused(error, status_of(error), {"Retry-After": str(error.retry_after)})
@@ -55,15 +67,8 @@ async def create_session(request: Request) -> Response:
     response: Response = (
         Response(status_code=204) if _is_json(request) else RedirectResponse("/graphql", 303)
     )
-    response.set_cookie(
-        COOKIE,
-        signed_in.token,
-        max_age=settings.session_lifetime,
-        secure=settings.origin.startswith("https:"),
-        httponly=True,
-        samesite="strict",
-        path="/",
-    )
+    set_cookie(response, SESSION, signed_in.token, settings, lifetime=settings.session_lifetime)
+    set_cookie(response, DEVICE, signed_in.device_token, settings, lifetime=DEVICE_LIFETIME)
     return response
 
 
@@ -82,7 +87,8 @@ async def end_session(request: Request) -> Response:
     response: Response = (
         Response(status_code=204) if _is_json(request) else RedirectResponse("/sign-in", 303)
     )
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    # The device stays known.
+    delete_cookie(response, SESSION, state.plane.settings)
     return response
 
 

@@ -20,6 +20,8 @@ class Session(Model):
     expires_at = fields.BigIntField(db_index=True)
     revoked_at = fields.BigIntField(null=True)
     source_address = fields.CharField(max_length=64, null=True)
+    #: `networks.caller_network` of it.
+    source_network = fields.CharField(max_length=64, null=True)
 
     class Meta(Model.Meta):
         table = "session"

@@ -4,11 +4,11 @@ import uuid
 
 from tortoise.expressions import Q
 
-from remotegpu_core.actor import Actor, Role, Scope
+from remotegpu_core.actor import Actor, ActorKind, Role, Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import Forbidden, InvalidInput, LimitExceeded, NotFound
-from remotegpu_core.models import ApiToken, User
+from remotegpu_core.errors import Forbidden, InvalidInput, LimitExceeded, NotFound, Unauthenticated
+from remotegpu_core.models import ApiToken, Session, User
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit
@@ -30,10 +30,13 @@ async def create_api_token(
 
     Raises:
         InvalidInput: an empty name, no scope, or an end in the past.
-        Forbidden: a scope that the caller does not have.
+        Forbidden: a scope that the caller does not have, or the caller came with a token itself.
         LimitExceeded: the caller has MAX_TOKENS already that are good.
     """
     user_id = actor.require_user()
+    if actor.kind is ActorKind.API_TOKEN:
+        # What it made would go on when it is revoked or has expired.
+        raise Forbidden("An API token makes no further tokens: sign in, and use the session.")
     now = now_ms()
     name = checked_name(name, "A token")
     if not scopes:
@@ -46,6 +49,9 @@ async def create_api_token(
     async with transaction():
         # So that no two at once take the last place.
         await User.filter(id=user_id).select_for_update(no_key=True).get()
+        if not await Session.filter(id=actor.credential_id, revoked_at=None).exists():
+            # Ended while this call was under way, perhaps by a reset that ended every token too.
+            raise Unauthenticated("The session has ended: sign in again.")
         good = ApiToken.filter(user_id=user_id, revoked_at=None)
         good = good.filter(Q(expires_at=None) | Q(expires_at__gt=now))
         if await good.count() >= MAX_TOKENS:
@@ -91,6 +97,11 @@ async def revoke_api_token(actor: Actor, token_id: uuid.UUID) -> ApiToken:
             await bump(Topic.ACCESS)
     await row.refresh_from_db()
     return row
+
+
+async def revoke_all(user_id: uuid.UUID, now: int) -> int:
+    """End every token of a user, within a transaction that bumps ACCESS; returns how many."""
+    return await ApiToken.filter(user_id=user_id, revoked_at=None).update(revoked_at=now)
 
 
 async def list_api_tokens(actor: Actor, request: PageRequest) -> Page[ApiToken]:

@@ -4,37 +4,71 @@ An attempt is counted before the password is checked and forgiven when it was ri
 once get no more tries than a hundred in a row.
 """
 
+from dataclasses import dataclass
+from uuid import UUID
+
 from remotegpu_core.clock import credible, now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import LockedOut
-from remotegpu_core.models import SignInFailure
+from remotegpu_core.models import SignInFailure, User
 from remotegpu_core.secret import secret_hash
 
 #: Milliseconds that a lock holds, and that failures are remembered.
 LOCK = 15 * 60 * 1000
 
-#: Failures that lock a user name for one source address; a source altogether (guessing through
-#: many names); a name altogether (guessing from many addresses).
+#: Failures that lock a user name for one network; a network altogether (guessing through many
+#: names); a name altogether (guessing from many networks).
 PAIR_LIMIT = 5
-SOURCE_LIMIT = 50
+NETWORK_LIMIT = 50
 ACCOUNT_LIMIT = 100
 
 
-def _keys(username_key: str, source: str) -> list[tuple[str, int]]:
-    name = _hidden(username_key)
-    return [
-        (f"pair {name} {source}", PAIR_LIMIT),
-        (f"source {source}", SOURCE_LIMIT),
-        (f"account {name}", ACCOUNT_LIMIT),
-    ]
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Keys that a failure counts for, each with its limit. The first is of this caller alone."""
+
+    keys: tuple[tuple[str, int], ...]
 
 
-def _hidden(username_key: str) -> str:
+def by_stranger(username_key: str, network: str) -> Attempt:
+    """An attempt from a network (`networks.caller_network`) that the account is not known from."""
+    return Attempt(
+        (
+            *by_known_network(username_key, network).keys,
+            (f"account {_hidden(username_key)}", ACCOUNT_LIMIT),
+        )
+    )
+
+
+def by_known_network(username_key: str, network: str) -> Attempt:
+    """An attempt from a network that the account signed in from lately: others' guesses at the
+    account do not lock it there."""
+    return Attempt(
+        (
+            (f"pair {_hidden(username_key)} {network}", PAIR_LIMIT),
+            (f"network {network}", NETWORK_LIMIT),
+        )
+    )
+
+
+def by_device(device: str) -> Attempt:
+    """An attempt on a device that the account signed in on (`devices.device_of`), wherever it is
+    now: neither others' guesses at the account nor those of its network lock it."""
+    return Attempt(((f"device {_hidden(device)}", PAIR_LIMIT),))
+
+
+def by_holder(user_id: UUID) -> Attempt:
+    """An attempt by a caller who is signed in: strangers cannot lock it, and a thief of a session
+    does not guess on from many networks."""
+    return Attempt(((f"holder {user_id}", PAIR_LIMIT),))
+
+
+def _hidden(text: str) -> str:
     """What stands for a name: some people type their password where the name belongs."""
-    return secret_hash(username_key)[:32]
+    return secret_hash(text)[:32]
 
 
-async def count_attempt(username_key: str, source_address: str | None) -> None:
+async def count(attempt: Attempt, *, field: str = "username") -> None:
     """Count an attempt that is about to be checked.
 
     Raises:
@@ -43,7 +77,7 @@ async def count_attempt(username_key: str, source_address: str | None) -> None:
     now = now_ms()
     async with transaction():
         wait, failures = 0, []
-        for key, limit in _keys(username_key, source_address or "local"):
+        for key, limit in attempt.keys:
             failure = await _locked_row(key, now)
             if now - failure.last_at >= LOCK:
                 failure.count = 0
@@ -54,9 +88,11 @@ async def count_attempt(username_key: str, source_address: str | None) -> None:
             # Nothing is written: an attempt that is not checked counts towards no other lock, or
             # one address could lock an account for all by knocking on its own locked door.
             raise LockedOut(
-                f"Too many failed sign-ins. Try again in {-(-wait // 60_000)} minutes; an "
-                "administrator can set a new password with `remotegpu user reset-password`.",
-                field="username",
+                f"Too many failed sign-ins. Try again in {-(-wait // 60_000)} minutes, or where "
+                "you signed in before: a browser or network that is known is not locked by "
+                "others. An administrator can set a new password with `remotegpu user "
+                "reset-password`.",
+                field=field,
             )
         for failure in failures:
             failure.count += 1
@@ -64,15 +100,15 @@ async def count_attempt(username_key: str, source_address: str | None) -> None:
             await failure.save()
 
 
-async def forgive(username_key: str, source_address: str | None) -> None:
-    """The password was right: what this user tried from this address does not count.
+async def forgive(attempt: Attempt) -> None:
+    """The password was right: what this caller tried does not count.
 
-    What was tried there with other names goes on counting: somebody with an account of their own
-    could guess at others' passwords without end otherwise.
+    What was tried from its network with other names goes on counting: somebody with an account of
+    their own could guess at others' passwords without end otherwise.
     """
-    (pair, _), *others = _keys(username_key, source_address or "local")
+    (own, _), *others = attempt.keys
     async with transaction():
-        tried = await SignInFailure.filter(key=pair).select_for_update().get_or_none()
+        tried = await SignInFailure.filter(key=own).select_for_update().get_or_none()
         if tried is None:
             return
         await tried.delete()
@@ -84,11 +120,11 @@ async def forgive(username_key: str, source_address: str | None) -> None:
                 await failure.delete()
 
 
-async def forgive_account(username_key: str) -> None:
+async def forgive_account(user: User) -> None:
     """An administrator set a new password: let the user in from everywhere."""
-    name = _hidden(username_key)
+    name = _hidden(user.username_key)
     await SignInFailure.filter(key__startswith=f"pair {name} ").delete()
-    await SignInFailure.filter(key=f"account {name}").delete()
+    await SignInFailure.filter(key__in=[f"account {name}", f"holder {user.id}"]).delete()
 
 
 async def prune() -> None:

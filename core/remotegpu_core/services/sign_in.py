@@ -8,9 +8,11 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import InvalidCredentials, Unauthenticated
 from remotegpu_core.models import ApiToken, Outcome, Session, User
+from remotegpu_core.networks import UNKNOWN, caller_network
 from remotegpu_core.passwords import hash_password, needs_rehash, verify_password
 from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
 from remotegpu_core.services import audit, lockout
+from remotegpu_core.services.devices import device_of, new_device
 from remotegpu_core.settings import Settings
 from remotegpu_core.texts import name_key
 from remotegpu_core.versions import Topic, bump
@@ -18,34 +20,46 @@ from remotegpu_protocol.grammar import clean_text
 
 #: Milliseconds between two writes of an API token's last use.
 _USE_RESOLUTION = 60_000
+#: Milliseconds for which a network is known that somebody signed in from. Sessions that ended are
+#: forgotten earlier, where they last shorter.
+_KNOWN_FOR = 30 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A new session; `token` is shown this once."""
+    """A new session; `token` is shown this once. `device_token` goes with the next sign-in."""
 
     token: str
+    device_token: str
     session: Session
     user: User
     actor: Actor
 
 
 async def sign_in(
-    settings: Settings, username: str, password: str, *, source_address: str | None
+    settings: Settings,
+    username: str,
+    password: str,
+    *,
+    source_address: str | None,
+    device_token: str | None = None,
 ) -> SignedIn:
     """Exchange a user name and password for a session.
+
+    `device_token` is of an earlier sign-in, if the caller kept one.
 
     Raises:
         LockedOut: too many failures lately.
         InvalidCredentials: the two do not belong together, or the user is disabled.
     """
     key = name_key(clean_text(username, 64))
-    await lockout.count_attempt(key, source_address)
     user = await User.get_or_none(username_key=key)
+    attempt = await _attempt(key, user, caller_network(source_address), device_token)
+    await lockout.count(attempt)
     right = await verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
         raise await _refused(user, source_address)
-    await lockout.forgive(key, source_address)
+    await lockout.forgive(attempt)
     signed_in = await _open_session(settings, user, source_address)
     if signed_in is None:
         raise await _refused(user, source_address)
@@ -54,6 +68,24 @@ async def sign_in(
         unchanged = User.filter(id=user.id, password_hash=user.password_hash)
         await unchanged.update(password_hash=stronger)
     return signed_in
+
+
+async def _attempt(
+    username_key: str, user: User | None, network: str, device_token: str | None
+) -> lockout.Attempt:
+    """What the attempt counts as. It takes as long for users that do not exist."""
+    recent = Session.filter(
+        user_id=user.id if user else uuid.uuid4(),
+        source_network=network,
+        created_at__gt=now_ms() - _KNOWN_FOR,
+    )
+    is_known = await recent.exists() and network != UNKNOWN
+    device = device_of(user, device_token)
+    if device is not None:
+        return lockout.by_device(device)
+    if is_known:
+        return lockout.by_known_network(username_key, network)
+    return lockout.by_stranger(username_key, network)
 
 
 async def _open_session(
@@ -74,10 +106,11 @@ async def _open_session(
             created_at=now,
             expires_at=now + settings.session_lifetime * 1000,
             source_address=source_address,
+            source_network=caller_network(source_address),
         )
         actor = _bearer(session, user).at(source_address)
         await audit.record(actor, "signIn", target=("User", user.id))
-    return SignedIn(token, session, user, actor)
+    return SignedIn(token, new_device(user), session, user, actor)
 
 
 async def sign_out(actor: Actor) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from dataclasses import dataclass
 
 from tortoise.exceptions import IntegrityError
 
@@ -9,7 +10,7 @@ from remotegpu_core.actor import SYSTEM, Actor, Role
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidCredentials, InvalidInput, NotFound
-from remotegpu_core.models import ApiToken, Session, User
+from remotegpu_core.models import Session, User
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.passwords import (
     check_password_rules,
@@ -17,7 +18,7 @@ from remotegpu_core.passwords import (
     make_password,
     verify_password,
 )
-from remotegpu_core.services import audit, lockout
+from remotegpu_core.services import api_tokens, audit, lockout
 from remotegpu_core.texts import composed, name_key
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import shorten
@@ -86,18 +87,22 @@ async def ensure_admin(password: str | None) -> str | None:
     return made_up
 
 
-async def change_password(actor: Actor, current: str, new: str) -> User:
-    """Give the caller another password and end their other sessions.
+async def change_password(
+    actor: Actor, current: str, new: str, *, revoke_api_tokens: bool = False
+) -> User:
+    """Give the caller another password and end their other sessions, and their tokens if wanted.
 
     Raises:
         InvalidCredentials: `current` is not the password of today.
+        LockedOut: it was guessed too often.
         InvalidInput: the new one does not keep the rules.
     """
     user = await User.get(id=actor.require_user())
-    await lockout.count_attempt(user.username_key, actor.source_address)
+    attempt = lockout.by_holder(user.id)
+    await lockout.count(attempt, field="currentPassword")
     if not await verify_password(current, user.password_hash):
         raise InvalidCredentials("The current password is wrong.", field="currentPassword")
-    await lockout.forgive(user.username_key, actor.source_address)
+    await lockout.forgive(attempt)
     check_password_rules(new, username=user.username)
     hashed = await hash_password(new)
     async with transaction():
@@ -112,15 +117,29 @@ async def change_password(actor: Actor, current: str, new: str) -> User:
         if actor.credential_id is not None:
             others = others.exclude(id=actor.credential_id)
         await others.update(revoked_at=now_ms())
-        await audit.record(actor, "changePassword", target=("User", user.id))
+        details = {}
+        if revoke_api_tokens:
+            revoked = await api_tokens.revoke_all(user.id, now_ms())
+            details["revoked_api_tokens"] = str(revoked)
+        await audit.record(actor, "changePassword", target=("User", user.id), details=details)
         await bump(Topic.ACCESS)
     return user
 
 
-async def reset_password(actor: Actor, username: str, password: str | None) -> str | None:
-    """Give a user another password, end their sessions and lift their lockout; admins only.
+@dataclass(frozen=True, slots=True)
+class PasswordReset:
+    """`password` is the one that was made up, None when one was given."""
 
-    Returns the password when one was made up.
+    password: str | None
+    sessions: int
+    api_tokens: int
+
+
+async def reset_password(
+    actor: Actor, username: str, password: str | None, *, keep_api_tokens: bool = False
+) -> PasswordReset:
+    """Give a user another password, end their sessions and API tokens, lift their lockout; admins
+    only.
 
     Raises:
         NotFound: there is no such user.
@@ -139,11 +158,19 @@ async def reset_password(actor: Actor, username: str, password: str | None) -> s
     hashed = await hash_password(chosen)
     async with transaction():
         await User.filter(id=user.id).update(password_hash=hashed)
-        await Session.filter(user_id=user.id, revoked_at=None).update(revoked_at=now_ms())
-        await lockout.forgive_account(user.username_key)
-        await audit.record(actor, "resetPassword", target=("User", user.id))
+        now = now_ms()
+        sessions = Session.filter(user_id=user.id, revoked_at=None, expires_at__gt=now)
+        ended = await sessions.update(revoked_at=now)
+        revoked = 0 if keep_api_tokens else await api_tokens.revoke_all(user.id, now)
+        await lockout.forgive_account(user)
+        await audit.record(
+            actor,
+            "resetPassword",
+            target=("User", user.id),
+            details={"revoked_api_tokens": str(revoked)},
+        )
         await bump(Topic.ACCESS)
-    return made_up
+    return PasswordReset(made_up, ended, revoked)
 
 
 async def set_role(actor: Actor, user_id: uuid.UUID, role: Role) -> User:
@@ -181,7 +208,7 @@ async def disable_user(actor: Actor, user_id: uuid.UUID) -> User:
         await _keep_an_admin(user.id)
         changed = await User.filter(id=user.id, disabled_at=None).update(disabled_at=now)
         await Session.filter(user_id=user.id, revoked_at=None).update(revoked_at=now)
-        await ApiToken.filter(user_id=user.id, revoked_at=None).update(revoked_at=now)
+        await api_tokens.revoke_all(user.id, now)
         await _record_account(actor, "disableUser", user, changed)
     return await User.get(id=user.id)
 

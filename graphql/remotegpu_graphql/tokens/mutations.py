@@ -50,7 +50,7 @@ class RevokeApiTokenPayload:
 
 @strawberry.type
 class TokensMutation:
-    @mutation("Make an API token for yourself.")
+    @mutation("Make an API token for yourself, with a session: API tokens make no further ones.")
     async def create_api_token(
         self,
         info: Info,

@@ -44,6 +44,9 @@ class ChangePasswordInput:
         description="Four different characters at least.",
         metadata=characters(MIN_LENGTH, MAX_LENGTH),
     )
+    revoke_api_tokens: bool = strawberry.field(
+        default=False, description="Whether your API tokens end too."
+    )
 
 
 @strawberry.type(description="Of changePassword.")
@@ -135,15 +138,22 @@ class UsersMutation:
         await info.context.nudge()
         return EnableUserPayload(user=User.of(user))
 
-    @mutation("Give yourself another password. Your other sessions end.")
+    @mutation(
+        "Give yourself another password. Your other sessions end, and your devices are no longer "
+        "known. Five failures lock it for a quarter of an hour. A document checks one password."
+    )
     async def change_password(
         self,
         info: Info,
         input: Annotated[ChangePasswordInput, strawberry.argument(description="Old and new.")],
     ) -> ChangePasswordPayload | None:
+        info.context.check_password_once()
         try:
             user = await users.change_password(
-                info.context.actor, input.current_password, input.new_password
+                info.context.actor,
+                input.current_password,
+                input.new_password,
+                revoke_api_tokens=input.revoke_api_tokens,
             )
         except InvalidInput as error:
             # The rules speak of the password; here there are two.

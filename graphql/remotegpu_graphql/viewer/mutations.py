@@ -19,6 +19,12 @@ from remotegpu_graphql.viewer.types import Viewer
 class SignInInput:
     username: str = strawberry.field(description="In any case.", metadata=characters(0, 255))
     password: str = strawberry.field(description="As it was set.", metadata=characters(0, 1024))
+    device_token: str | None = strawberry.field(
+        default=None,
+        description="What an earlier signIn of this user returned as its deviceToken: with it, "
+        "failed attempts of others do not lock this one out. One that is not good is ignored.",
+        metadata=characters(0, 255),
+    )
 
 
 @strawberry.type(description="Of signIn.")
@@ -27,6 +33,11 @@ class SignInPayload:
         default=None,
         description="The session's secret, shown this once: send it as `Authorization: Bearer`, "
         'or in connection_init\'s payload as {"token": "..."}.',
+    )
+    device_token: str | None = strawberry.field(
+        default=None,
+        description="Keep it for the next signIn on this device. It opens nothing by itself, and "
+        "ends when the password is changed.",
     )
     expires_at: DateTime | None = strawberry.field(
         default=None, description="When the session ends by itself."
@@ -45,7 +56,9 @@ class SignOutPayload:
 class ViewerMutation:
     @mutation(
         "Exchange a user name and password for a session. Five failures for one name from one "
-        "address lock the pair for a quarter of an hour.",
+        "network (an IPv4 address, 64 bits of IPv6) lock the pair for a quarter of an hour, a "
+        "hundred from all networks the name, but not for devices and networks on which it signed "
+        "in before. A document checks one password.",
         access=Access.PUBLIC,
     )
     async def sign_in(
@@ -54,15 +67,18 @@ class ViewerMutation:
         input: Annotated[SignInInput, strawberry.argument(description="Who.")],
     ) -> SignInPayload | None:
         context = info.context
+        context.check_password_once()
         signed_in = await sign_in.sign_in(
             context.plane.settings,
             input.username,
             input.password,
             source_address=context.actor.source_address,
+            device_token=input.device_token,
         )
         context.actor = signed_in.actor
         return SignInPayload(
             token=signed_in.token,
+            device_token=signed_in.device_token,
             expires_at=DateTime(signed_in.session.expires_at),
             viewer=Viewer(user=User.of(signed_in.user)),
         )

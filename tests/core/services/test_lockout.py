@@ -1,19 +1,21 @@
 import asyncio
+import contextlib
 import sys
 from asyncio.subprocess import PIPE
 
 import pytest
 
-from remotegpu_core.actor import Role
+from remotegpu_core.actor import SYSTEM, Role
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import InvalidCredentials, LockedOut, RemoteGPUError
 from remotegpu_core.models import SignInFailure, User
 from remotegpu_core.passwords import hash_password, verify_password
-from remotegpu_core.services import lockout, sign_in
+from remotegpu_core.services import lockout, sign_in, users
 from remotegpu_core.services.sign_in import SignedIn
 from remotegpu_core.settings import Settings
 from tests.core.clocks import HandClock
+from tests.core.people import make_actor
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -45,10 +47,17 @@ async def add_user(name: str) -> User:
 
 
 async def attempt(
-    settings: Settings, password: str, *, name: str = "alice", source: str | None = HERE
+    settings: Settings,
+    password: str,
+    *,
+    name: str = "alice",
+    source: str | None = HERE,
+    device: str | None = None,
 ) -> SignedIn | RemoteGPUError:
     try:
-        return await sign_in.sign_in(settings, name, password, source_address=source)
+        return await sign_in.sign_in(
+            settings, name, password, source_address=source, device_token=device
+        )
     except RemoteGPUError as error:
         return error
 
@@ -144,55 +153,153 @@ async def test_a_hundred_at_once_get_five_tries(
 
 async def count(name: str, source: str, times: int) -> None:
     for _ in range(times):
-        await lockout.count_attempt(name, source)
+        await lockout.count(lockout.by_stranger(name, source))
 
 
 async def test_a_source_that_guesses_through_many_names_is_locked_for_all() -> None:
-    for number in range(lockout.SOURCE_LIMIT // 2):
+    for number in range(lockout.NETWORK_LIMIT // 2):
         await count(f"user{number}", HERE, 2)
     with pytest.raises(LockedOut):
-        await lockout.count_attempt("alice", HERE)
-    await lockout.count_attempt("alice", THERE)
+        await lockout.count(lockout.by_stranger("alice", HERE))
+    await lockout.count(lockout.by_stranger("alice", THERE))
 
 
 async def test_an_account_of_ones_own_forgives_no_guesses_at_others() -> None:
-    for number in range(lockout.SOURCE_LIMIT):
-        await lockout.count_attempt(f"user{number}", HERE)
+    for number in range(lockout.NETWORK_LIMIT):
+        await lockout.count(lockout.by_stranger(f"user{number}", HERE))
         if number % 5 == 0:
-            await lockout.count_attempt("mallory", HERE)
-            await lockout.forgive("mallory", HERE)
+            await lockout.count(lockout.by_stranger("mallory", HERE))
+            await lockout.forgive(lockout.by_stranger("mallory", HERE))
     with pytest.raises(LockedOut):
-        await lockout.count_attempt("alice", HERE)
+        await lockout.count(lockout.by_stranger("alice", HERE))
 
 
 async def test_an_account_that_many_sources_guess_at_is_locked_for_all() -> None:
     for number in range(lockout.ACCOUNT_LIMIT // 4):
         await count("alice", f"198.51.100.{number}", 4)
     with pytest.raises(LockedOut):
-        await lockout.count_attempt("alice", HERE)
-    await lockout.count_attempt("bob", HERE)
+        await lockout.count(lockout.by_stranger("alice", HERE))
+    await lockout.count(lockout.by_stranger("bob", HERE))
 
 
-async def test_an_administrator_lets_an_account_in_from_everywhere() -> None:
+async def test_an_administrator_lets_an_account_in_from_everywhere(alice: User) -> None:
     await count("alice", HERE, lockout.PAIR_LIMIT)
     await count("alice", THERE, lockout.PAIR_LIMIT)
     await count("alice-2", HERE, lockout.PAIR_LIMIT)
-    await lockout.forgive_account("alice")
-    await lockout.count_attempt("alice", HERE)
-    await lockout.count_attempt("alice", THERE)
+    await lockout.forgive_account(alice)
+    await lockout.count(lockout.by_stranger("alice", HERE))
+    await lockout.count(lockout.by_stranger("alice", THERE))
     with pytest.raises(LockedOut):
-        await lockout.count_attempt("alice-2", HERE)
+        await lockout.count(lockout.by_stranger("alice-2", HERE))
 
 
 async def test_forgiving_and_counting_at_once_disturb_one_another_in_nothing() -> None:
     async def right() -> None:
-        await lockout.count_attempt("alice", HERE)
-        await lockout.forgive("alice", HERE)
+        await lockout.count(lockout.by_stranger("alice", HERE))
+        await lockout.forgive(lockout.by_stranger("alice", HERE))
 
     for _ in range(5):
         # Two of a pair at a time: five would lock.
         await asyncio.gather(*(right() for _ in range(4)))
     assert await SignInFailure.all().count() == 0
+
+
+@pytest.mark.usefixtures("alice")
+async def test_a_network_of_ipv6_is_one_source(settings: Settings) -> None:
+    for host in range(5):
+        await fail(settings, 1, source=f"2001:db8::{host}:1")
+    assert isinstance(await attempt(settings, RIGHT, source="2001:db8::ffff"), LockedOut)
+    assert isinstance(await attempt(settings, RIGHT, source="2001:db8:0:1::1"), SignedIn)
+
+
+async def everybody_guesses(name: str = "alice") -> None:
+    """The account is locked for whoever it does not know."""
+    for network in range(lockout.ACCOUNT_LIMIT // 4):
+        await count(name, f"198.51.100.{network}", 4)
+    with pytest.raises(LockedOut):
+        await lockout.count(lockout.by_stranger(name, "203.0.113.1"))
+
+
+@pytest.mark.usefixtures("alice")
+async def test_strangers_lock_no_device_out_that_is_known(settings: Settings) -> None:
+    known = await attempt(settings, RIGHT)
+    assert isinstance(known, SignedIn)
+    await everybody_guesses()
+    # Elsewhere now, where somebody guesses at this account and many others.
+    for number in range(lockout.NETWORK_LIMIT):
+        await count(f"user{number}", THERE, 1)
+    assert isinstance(await attempt(settings, RIGHT, source=THERE), LockedOut)
+    again = await attempt(settings, RIGHT, source=THERE, device=known.device_token)
+    assert isinstance(again, SignedIn)
+    # The device itself gets no more tries than others.
+    for _ in range(lockout.PAIR_LIMIT):
+        error = await attempt(settings, WRONG, source=THERE, device=again.device_token)
+        assert isinstance(error, InvalidCredentials)
+    for password in (WRONG, RIGHT):
+        error = await attempt(settings, password, source=HERE, device=again.device_token)
+        assert isinstance(error, LockedOut)
+
+
+@pytest.mark.usefixtures("alice")
+async def test_strangers_lock_no_network_out_that_is_known(
+    settings: Settings, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "now_ms", clock)
+    assert isinstance(await attempt(settings, RIGHT, source="2001:db8::1"), SignedIn)
+    assert isinstance(await attempt(settings, RIGHT, source=None), SignedIn)
+    await everybody_guesses()
+    assert isinstance(await attempt(settings, RIGHT, source="2001:db8::2"), SignedIn)
+    # Callers whose address is not known are in no network, and others are strangers.
+    for source in (None, THERE):
+        assert isinstance(await attempt(settings, RIGHT, source=source), LockedOut)
+    clock.advance(sign_in._KNOWN_FOR)
+    await everybody_guesses()
+    assert isinstance(await attempt(settings, RIGHT, source="2001:db8::2"), LockedOut)
+
+
+async def test_a_device_is_known_to_its_own_account_until_the_password_changes(
+    settings: Settings, alice: User
+) -> None:
+    await add_user("mallory")
+    tokens = {}
+    for name in ("alice", "mallory"):
+        signed_in = await attempt(settings, RIGHT, name=name)
+        assert isinstance(signed_in, SignedIn)
+        tokens[name] = signed_in.device_token
+    await everybody_guesses()
+    cut = tokens["alice"].partition(".")[0]
+    for bad in (tokens["mallory"], cut, f"{cut}.", f"{cut}.{'0' * 40}", "rgd_\ud800.x", "x" * 999):
+        assert isinstance(await attempt(settings, RIGHT, source=THERE, device=bad), LockedOut), bad
+    await users.reset_password(SYSTEM, "alice", "other-Passw0rd")
+    await everybody_guesses()
+    error = await attempt(settings, "other-Passw0rd", source=THERE, device=tokens["alice"])
+    assert isinstance(error, LockedOut)
+
+
+@pytest.mark.usefixtures("alice")
+async def test_guesses_over_rotating_networks_have_an_end(settings: Settings) -> None:
+    checked = 0
+    for number in range(2 * lockout.ACCOUNT_LIMIT):
+        with contextlib.suppress(LockedOut):
+            await lockout.count(lockout.by_stranger("alice", f"2001:db8:0:{number:x}::"))
+            checked += 1
+    assert checked == lockout.ACCOUNT_LIMIT
+
+
+async def test_a_holder_of_a_session_guesses_no_longer_than_others(
+    settings: Settings, alice: User
+) -> None:
+    await everybody_guesses()
+    thief = (await make_actor(alice)).at(THERE)
+    for number in range(lockout.PAIR_LIMIT):
+        with pytest.raises(InvalidCredentials):
+            await users.change_password(thief.at(f"192.0.2.{number}"), WRONG, "other-Passw0rd")
+    with pytest.raises(LockedOut) as caught:
+        await users.change_password(thief, RIGHT, "other-Passw0rd")
+    assert caught.value.field == ["currentPassword"]
+    await users.reset_password(SYSTEM, "alice", RIGHT)
+    again = await make_actor(await User.get(id=alice.id))
+    await users.change_password(again, RIGHT, "other-Passw0rd")
 
 
 async def test_what_nobody_remembers_is_pruned(clock: HandClock) -> None:
@@ -210,7 +317,7 @@ COUNT = """
 import asyncio, sys
 from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import LockedOut
-from remotegpu_core.services.lockout import count_attempt
+from remotegpu_core.services import lockout
 from remotegpu_core.settings import load_settings
 
 async def main():
@@ -222,7 +329,7 @@ async def main():
     try:
         for _ in range(5):
             try:
-                await count_attempt("alice", "192.0.2.1")
+                await lockout.count(lockout.by_stranger("alice", "192.0.2.1"))
             except LockedOut:
                 break
             counted += 1
@@ -249,4 +356,4 @@ async def test_processes_count_together(settings: Settings) -> None:
     outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     assert sum(int(output) for output, _ in outputs) == lockout.PAIR_LIMIT
     with pytest.raises(LockedOut):
-        await lockout.count_attempt("alice", HERE)
+        await lockout.count(lockout.by_stranger("alice", HERE))

@@ -56,10 +56,10 @@ async def test_a_freeze_lasts_no_longer_than_its_causes() -> None:
 
 async def test_a_lock_lasts_no_longer_than_a_lock() -> None:
     for _ in range(lockout.PAIR_LIMIT):
-        await lockout.count_attempt("alice", "192.0.2.1")
+        await lockout.count(lockout.by_stranger("alice", "192.0.2.1"))
     await SignInFailure.all().update(last_at=now_ms() + DAY)
     with pytest.raises(LockedOut, match="in 15 minutes"):
-        await lockout.count_attempt("alice", "192.0.2.1")
+        await lockout.count(lockout.by_stranger("alice", "192.0.2.1"))
     await stamps.put_right()
     assert all(row.last_at <= now_ms() for row in await SignInFailure.all())
 

@@ -16,7 +16,7 @@ from remotegpu_core.errors import (
     RemoteGPUError,
     Unauthenticated,
 )
-from remotegpu_core.models import AuditEvent, Session, User, Version
+from remotegpu_core.models import ApiToken, AuditEvent, Session, User, Version
 from remotegpu_core.paging import PageRequest
 from remotegpu_core.passwords import hash_password, verify_password
 from remotegpu_core.services import users
@@ -185,7 +185,8 @@ async def test_a_reset_ends_every_session_and_lifts_the_lock(
         await sign_in(settings, "mallory", PASSWORD, source_address="a")
     before = (await Version.get(name=Topic.ACCESS)).value
 
-    assert await reset_password(admin, "MALLORY", NEW) is None
+    reset = await reset_password(admin, "MALLORY", NEW)
+    assert (reset.password, reset.sessions) == (None, 2)
     assert await still_valid([one.actor for one in sessions]) == {}
     assert (await Version.get(name=Topic.ACCESS)).value == before + 1
     with pytest.raises(InvalidCredentials):
@@ -196,9 +197,38 @@ async def test_a_reset_ends_every_session_and_lifts_the_lock(
 
 async def test_a_reset_can_make_a_password_up(settings: Settings) -> None:
     await create_user(SYSTEM, "mallory", PASSWORD, Role.USER)
-    made_up = await reset_password(SYSTEM, "mallory", None)
+    made_up = (await reset_password(SYSTEM, "mallory", None)).password
     assert made_up is not None
     await sign_in(settings, "mallory", made_up, source_address=None)
+
+
+async def test_a_reset_ends_api_tokens_unless_they_are_to_be_kept(settings: Settings) -> None:
+    await create_user(SYSTEM, "mallory", PASSWORD, Role.USER)
+    mallory = (await sign_in(settings, "mallory", PASSWORD, source_address=None)).actor
+    token, _ = await create_api_token(mallory, "ci", frozenset({Scope.READ}), None)
+    kept = await reset_password(SYSTEM, "mallory", NEW, keep_api_tokens=True)
+    assert kept.api_tokens == 0
+    program = await authenticate(token)
+    assert (await reset_password(SYSTEM, "mallory", PASSWORD)).api_tokens == 1
+    with pytest.raises(Unauthenticated):
+        await authenticate(token)
+    assert await still_valid([program]) == {}
+    # What was under way meanwhile makes no token that outlives the reset.
+    for actor in (mallory, program):
+        with pytest.raises((Unauthenticated, Forbidden)):
+            await create_api_token(actor, "more", frozenset({Scope.READ}), None)
+    assert not await ApiToken.exists(revoked_at=None)
+
+
+async def test_a_change_ends_api_tokens_when_that_is_wanted(settings: Settings) -> None:
+    await create_user(SYSTEM, "mallory", PASSWORD, Role.USER)
+    mallory = (await sign_in(settings, "mallory", PASSWORD, source_address=None)).actor
+    token, _ = await create_api_token(mallory, "ci", frozenset({Scope.READ}), None)
+    await change_password(mallory, PASSWORD, NEW)
+    await authenticate(token)
+    await change_password(mallory, NEW, PASSWORD, revoke_api_tokens=True)
+    with pytest.raises(Unauthenticated):
+        await authenticate(token)
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "a\x00b", "\ud800", "x" * 100_000])
