@@ -2,6 +2,7 @@ from typing import Any
 
 from tortoise import fields
 from tortoise.fields.base import OnDelete
+from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
 
 from remotegpu_core.clock import now_ms
@@ -195,6 +196,7 @@ class Migration(migration.Migration):
             options={
                 "table": "quarantine_cause",
                 "app": "remotegpu",
+                "indexes": [Index(fields=["gpu_id"]), Index(fields=["allocation_id"])],
                 "pk_attr": "id",
                 "table_description": "One reason to keep a machine out of use. `services.quarantine` alone writes these rows.",
             },

@@ -40,3 +40,4 @@ class QuarantineCause(Model):
 
     class Meta(Model.Meta):
         table = "quarantine_cause"
+        indexes = (("gpu_id",), ("allocation_id",))

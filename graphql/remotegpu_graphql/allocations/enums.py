@@ -39,7 +39,7 @@ graph_enum(
         "MACHINE_DRAINING": "The machine takes nothing new.",
         "MACHINE_OUT_OF_SERVICE": "The machine is in maintenance, quarantined or retired.",
         "HOST_NOT_ACCEPTED": "An admin must accept the host before anything is sent to it.",
-        "NOT_ENABLED": "The host's own policy file does not let it be allocated.",
+        "NOT_ENABLED": "The host's own policy file does not enable every command that an allocation takes.",
         "NOT_SHARED": "The host's owner wants GPUs kept apart, which it cannot do: it can only be "
         "allocated as a whole.",
     },

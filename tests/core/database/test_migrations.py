@@ -16,6 +16,7 @@ from remotegpu_core.database.configuration import APP
 from remotegpu_core.database.connection import Database
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, MachineAddress, User, Version
+from remotegpu_core.services import quarantine
 from remotegpu_core.services.addresses.claims import arrange
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.settings import Settings
@@ -199,5 +200,86 @@ async def test_addresses_that_hosts_shared_before_they_were_compared(
             machine = await Machine.get(id=ids[name])
             async with transaction():
                 assert await arrange(machine.id, machine.host) is False
+    finally:
+        await database.close()
+
+
+async def test_quarantines_from_before_they_had_causes(empty_settings: Settings) -> None:
+    """None ends by an update, and what was forgotten of a failed cleaning is quarantined again."""
+    database = Database(empty_settings)
+    await database.open()
+    try:
+        executor = MigrationExecutor(get_connection("default"), database._config["apps"])
+        target = MigrationTarget(APP, NAMES[NAMES.index("0013_quarantine_causes") - 1])
+        await executor.migrate([target], direction="forward")
+        user = await make_user("alice")
+        cloned = "Two hosts use this key: ..."
+        for name, lifecycle, reason, hold in (
+            ("dirty", "IN_SERVICE", None, None),
+            ("cleaning", "IN_SERVICE", None, None),
+            ("cloned", "QUARANTINED", cloned, cloned),
+            ("held", "IN_SERVICE", None, "The journal of commands is not the one ..."),
+            ("unknown", "QUARANTINED", "Somebody said so.", None),
+            ("retired", "RETIRED", None, cloned),
+        ):
+            machine_id = uuid.uuid4()
+            await insert(
+                "machine",
+                id=machine_id,
+                name=name,
+                name_key=name,
+                public_key="x" * 32,
+                presence="ONLINE",
+                health="HEALTHY",
+                health_reasons="[]",
+                epoch=1,
+                host="{}",
+                created_at=1,
+                lifecycle=lifecycle,
+                lifecycle_reason=reason,
+                command_hold=hold,
+            )
+            if name not in {"dirty", "cleaning"}:
+                continue
+            allocation_id = uuid.uuid4()
+            await insert(
+                "allocation",
+                id=allocation_id,
+                state="RECLAIMING",
+                user_id=user.id,
+                machine_id=machine_id,
+                whole_machine=True,
+                gpu_count=0,
+                queued=False,
+                starts_at=1,
+                ends_at=2,
+                generation=1,
+                created_at=1,
+            )
+            if name == "cleaning":
+                await insert(
+                    "command",
+                    id=uuid.uuid4(),
+                    machine_id=machine_id,
+                    sequence=1,
+                    kind="allocation.end",
+                    arguments="{}",
+                    deadline=9,
+                    allocation_id=allocation_id,
+                    generation=1,
+                    state="SENT",
+                    created_at=1,
+                )
+        await database.migrate()
+        rows = await Machine.all().order_by("name")
+        causes = await quarantine.causes_of([row.id for row in rows])
+        assert {row.name: (row.lifecycle, [c.code for c in causes[row.id]]) for row in rows} == {
+            "cleaning": ("IN_SERVICE", []),
+            "cloned": ("QUARANTINED", ["HOST_CLONED"]),
+            "dirty": ("QUARANTINED", ["CLEANING_FAILED"]),
+            "held": ("QUARANTINED", ["JOURNAL_UNKNOWN"]),
+            "retired": ("RETIRED", []),
+            "unknown": ("QUARANTINED", ["OTHER"]),
+        }
     finally:
         await database.close()

@@ -2,6 +2,7 @@
 
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final, cast
 
 from tortoise.expressions import Q, Subquery
@@ -13,7 +14,11 @@ from remotegpu_core.services.allocations.reason import Reason, ReasonCode
 from remotegpu_core.services.allocations.request import AllocateRequest
 from remotegpu_core.states import Health, Lifecycle, Presence
 from remotegpu_protocol.inventory import IsolationKind
-from remotegpu_protocol.kinds import ALLOCATION_START
+from remotegpu_protocol.kinds import ALLOCATION_END, ALLOCATION_START, ALLOCATION_UPDATE
+
+#: Kinds of command that the whole life of an allocation takes: a host that would refuse one of them
+#: later gets no allocation now.
+NEEDED_KINDS: Final = (ALLOCATION_START.name, ALLOCATION_UPDATE.name, ALLOCATION_END.name)
 
 _OUT: Final = {
     Lifecycle.MAINTENANCE: "The machine is in maintenance",
@@ -102,14 +107,9 @@ def obstacles(machine: Machine, *, now: bool, shared: bool) -> list[Reason]:
             Reason(ReasonCode.MACHINE_DRAINING, "The machine is drained: it takes nothing new.")
         )
     policy = machine.host.get("policy") or {}
-    if ALLOCATION_START.name not in policy.get("commands", []):
-        found.append(
-            Reason(
-                ReasonCode.NOT_ENABLED,
-                "The host is monitored only: its policy file must enable allocation.start, "
-                "allocation.update and allocation.end.",
-            )
-        )
+    disabled = [kind for kind in NEEDED_KINDS if kind not in policy.get("commands", [])]
+    if disabled:
+        found.append(Reason(ReasonCode.NOT_ENABLED, _disabled(disabled)))
     isolation = machine.host.get("gpu_isolation") or {}
     if shared and isolation.get("kind") == IsolationKind.WHOLE_MACHINE_ONLY:
         why = isolation.get("reason") or "It cannot keep GPUs apart."
@@ -119,6 +119,15 @@ def obstacles(machine: Machine, *, now: bool, shared: bool) -> list[Reason]:
     if now:
         found += absences(machine)
     return found
+
+
+def _disabled(kinds: Sequence[str]) -> str:
+    if len(kinds) == len(NEEDED_KINDS):
+        first = "The host is monitored only"
+    else:
+        first = f"The host could not carry out the whole of an allocation, {', '.join(kinds)} is missing"
+    needed = f"{', '.join(NEEDED_KINDS[:-1])} and {NEEDED_KINDS[-1]}"
+    return f"{first}: its policy file must enable {needed}."
 
 
 def absences(machine: Machine) -> list[Reason]:

@@ -30,6 +30,7 @@ from tests.core.people import HOUR, make_tenant, make_user
 from tests.core.services.allocations.hosts import (
     GIB,
     MINUTE,
+    POLICY,
     active,
     any_gpus,
     asking,
@@ -166,6 +167,16 @@ async def test_what_is_in_the_way(settings: Settings, admin: Actor) -> None:
         assert refused.value.field == ["machineId"]
     with pytest.raises(NoCapacity):
         await get(admin, settings, requirement=any_gpus(1))
+    # Each kind that its life takes, not only the first.
+    for kind in POLICY.commands:
+        left = [other for other in POLICY.commands if other != kind]
+        await Machine.filter(id=monitored.id).update(
+            host={"hostname": "x", "policy": {"commands": left}}
+        )
+        for starts_at in (None, now_ms() + HOUR):
+            planned = await plan(admin, settings, asking(monitored, starts_at=starts_at))
+            assert [reason.code for reason in planned.reasons] == [ReasonCode.NOT_ENABLED]
+            assert f"{kind} is missing" in planned.reasons[0].message
     # What is away now may be back by then.
     assert (await get(admin, settings, gone, starts_at=now_ms() + HOUR)).machine_id == gone.id
 
