@@ -11,6 +11,7 @@ from remotegpu_core.bus.bus import Bus
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
 from remotegpu_core.live.changes import ChangeFeed
+from remotegpu_core.live.gpu_ids import GpuIds
 from remotegpu_core.live.operations import OperationFeed
 from remotegpu_core.live.samples import SampleFeed
 from remotegpu_core.models import AllocationEvent, MachineChange
@@ -41,6 +42,7 @@ class ControlPlane:
     operations: OperationFeed = field(init=False)
     rates: Rates = field(init=False)
     documents: PersistedDocuments = field(init=False)
+    gpu_ids: GpuIds = field(default_factory=GpuIds)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
 

@@ -31,6 +31,10 @@ class Context:
         return Loaders(self)
 
     @property
+    def is_shared(self) -> bool:
+        return self._actor is None
+
+    @property
     def actor(self) -> Actor:
         if self._actor is None:
             raise RuntimeError(

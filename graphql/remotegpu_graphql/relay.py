@@ -1,7 +1,7 @@
 """Relay's shapes: nodes and connections."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, Self, TypeVar
 
 import strawberry
 
@@ -41,6 +41,13 @@ class Node:
     id: strawberry.ID = strawberry.field(
         description="Opaque; unique over all types, and the same for as long as the object exists."
     )
+
+    @classmethod
+    def reference(cls, id: strawberry.ID) -> Self:
+        """An object of which a shared execution may ask the id, and nothing else."""
+        reference = cls.__new__(cls)
+        reference.id = id
+        return reference
 
 
 @strawberry.type(description="Where a page stands in its list.")

@@ -196,14 +196,14 @@ def _only_shareable(
 ) -> bool:
     """Whether every field that the operation can reach promises not to depend on the viewer."""
     type_info = TypeInfo(schema)
-    reached: set[str] = set()
+    reached: set[tuple[str, str]] = set()
     spread: set[str] = set()
 
     class Reach(Visitor):
-        def enter_field(self, *_: Any) -> None:
+        def enter_field(self, node: FieldNode, *_: Any) -> None:
             parent = type_info.get_parent_type()
             if parent is not None:
-                reached.add(parent.name)
+                reached.add((parent.name, node.name.value))
 
         def enter_fragment_spread(self, node: FragmentSpreadNode, *_: Any) -> None:
             spread.add(node.name.value)
@@ -215,4 +215,4 @@ def _only_shareable(
         for name in spread - looked:
             looked.add(name)
             todo.append(fragments[name])
-    return all(name == _SUBSCRIPTION or is_shareable(name) for name in reached)
+    return all(name == _SUBSCRIPTION or is_shareable(name, field) for name, field in reached)

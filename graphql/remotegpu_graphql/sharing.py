@@ -2,8 +2,9 @@
 
 A root field opts in by declaring its streams: each has a key, and viewers with the same document,
 the same variables (but for those that only choose streams) and a stream of the same key get the
-same bytes. Fields below it opt in with their type's `shareable` mark, which promises that they do
-not depend on the viewer; a document that reaches any other field runs per viewer.
+same bytes. Fields below it opt in with their type's `shareable` mark, or by name with
+`share_fields`, which promise that they do not depend on the viewer; a document that reaches any
+other field runs per viewer.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
@@ -16,6 +17,7 @@ from remotegpu_core.control_plane import ControlPlane
 T = TypeVar("T", bound=type)
 
 _shareable: set[str] = set()
+_shareable_fields: set[tuple[str, str]] = set()
 
 
 def shareable(cls: T) -> T:
@@ -24,8 +26,14 @@ def shareable(cls: T) -> T:
     return cls
 
 
-def is_shareable(type_name: str) -> bool:
-    return type_name in _shareable
+def share_fields(type_name: str, *field_names: str) -> None:
+    """Promise it of these fields of a type alone; a shared execution reaches no others."""
+    _shareable_fields.update((type_name, name) for name in field_names)
+
+
+def is_shareable(type_name: str, field_name: str | None = None) -> bool:
+    """Whether a field is promised not to depend on the viewer; without one, all of the type."""
+    return type_name in _shareable or (type_name, field_name) in _shareable_fields
 
 
 @dataclass(frozen=True, slots=True)

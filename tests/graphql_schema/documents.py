@@ -21,6 +21,8 @@ from graphql import (
 )
 from hypothesis import strategies as st
 
+from remotegpu_graphql.sharing import is_shareable
+
 #: Half of what the limits are with some left, since one fragment may stand twice.
 _MAX_ALIASES: Final = 7
 _MAX_DIRECTIVES: Final = 10
@@ -127,11 +129,12 @@ def _field(
     *,
     depth: int,
 ) -> str:
-    # Deep below, only what needs no selection.
+    # Deep below, only what needs no selection; nowhere what a viewer's rights decide about.
     names = [
         name
         for name, found in type_.fields.items()
-        if depth < _MAX_DEPTH or not is_composite_type(get_named_type(found.type))
+        if not is_composite_type(inner := get_named_type(found.type))
+        or (depth < _MAX_DEPTH and _is_shared(inner))
     ]
     if not names:
         return "__typename"
@@ -149,6 +152,11 @@ def _field(
     if is_composite_type(inner):
         below = " " + _selection(draw, _composite(inner), budget, depth=depth + 1)
     return f"{alias}{name}{arguments}{directive}{below}"
+
+
+def _is_shared(type_: Any) -> bool:
+    members = type_.types if isinstance(type_, GraphQLUnionType) else (type_,)
+    return all(is_shareable(member.name) for member in members)
 
 
 def _arguments(draw: st.DrawFn, declared: dict[str, Any], budget: _Budget) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.models import ApiToken
+from remotegpu_graphql.ids import NO_OBJECT
 from remotegpu_graphql.metrics.types import GpuMetrics, ThrottleReason
 from remotegpu_graphql.scalars import SCALARS, ByteCount, Count, DateTime, format_time, parse_time
 from remotegpu_protocol.values import MAX_SAFE_INTEGER, MAX_TIMESTAMP
@@ -169,7 +170,7 @@ BITS = {
 
 
 def _reasons(mask: int | None) -> list[ThrottleReason] | None:
-    metrics = GpuMetrics.of(sample_gpu(0, "GPU-0", throttle_reasons=mask))
+    metrics = GpuMetrics.of(NO_OBJECT, sample_gpu(0, "GPU-0", throttle_reasons=mask))
     reasons: list[ThrottleReason] | None = metrics.throttle_reasons()
     return reasons
 
@@ -202,8 +203,10 @@ def test_throttle_masks() -> None:
 
 
 def test_ecc_is_null_where_there_is_none() -> None:
-    metrics = GpuMetrics.of(sample_gpu(0, "GPU-0", ecc_corrected=None, ecc_uncorrected=None))
+    metrics = GpuMetrics.of(
+        NO_OBJECT, sample_gpu(0, "GPU-0", ecc_corrected=None, ecc_uncorrected=None)
+    )
     assert metrics.ecc_errors is None
-    half = GpuMetrics.of(sample_gpu(0, "GPU-0", ecc_corrected=5, ecc_uncorrected=None))
+    half = GpuMetrics.of(NO_OBJECT, sample_gpu(0, "GPU-0", ecc_corrected=5, ecc_uncorrected=None))
     assert half.ecc_errors is not None
     assert (half.ecc_errors.corrected, half.ecc_errors.uncorrected) == (5, None)

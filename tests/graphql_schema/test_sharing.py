@@ -1,6 +1,7 @@
 """Which subscriptions may be executed once for several viewers, and that it makes no difference."""
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from structlog.testing import capture_logs
 from remotegpu_core.actor import Actor, ActorKind
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.errors import InvalidInput, NotFound, Unauthenticated
+from remotegpu_core.live.gpu_ids import GpuIds
+from remotegpu_core.models import Gpu
 from remotegpu_graphql.context import Context, Info
 from remotegpu_graphql.engine import Engine, respond
 from remotegpu_graphql.machines.types import MachineChange
@@ -49,6 +52,18 @@ METRICS = "machineMetrics(machineIds: $ids)"
         (f"subscription S($ids: [ID!]!) {{ live: {METRICS} {{ machineId }} }}", True),
         (f"subscription S($ids: [ID!]!) {{ {METRICS} {{ __typename gpus {{ uuid }} }} }}", True),
         ("subscription { fleetChanged { gpus { power } machines { total } } }", True),
+        # The ids that caches keep objects by are everybody's, the objects are each viewer's own.
+        (f"subscription S($ids: [ID!]!) {{ {METRICS} {{ machine {{ id __typename }} }} }}", True),
+        (f"subscription S($ids: [ID!]!) {{ {METRICS} {{ gpus {{ gpu {{ id }} }} }} }}", True),
+        (f"subscription S($ids: [ID!]!) {{ {METRICS} {{ machine {{ id name }} }} }}", False),
+        (
+            f"subscription S($ids: [ID!]!) {{ {METRICS} {{ gpus {{ gpu {{ availability }} }} }} }}",
+            False,
+        ),
+        (
+            f"subscription S($ids: [ID!]!) {{ {METRICS} {{ machine {{ ...N }} }} }} fragment N on Node {{ id }}",
+            False,
+        ),
         # In a fragment or with a directive the root field is not what it seems.
         (f"subscription S($ids: [ID!]!) {{ ... {{ {METRICS} {{ machineId }} }} }}", False),
         (
@@ -193,7 +208,7 @@ def test_marked_types_promise_what_they_hold() -> None:
         if is_shareable(name) and isinstance(type_, GraphQLObjectType):
             for field_name, field in type_.fields.items():
                 inner = get_named_type(field.type)
-                if is_composite_type(inner):
+                if is_composite_type(inner) and not is_shareable(inner.name, "id"):
                     assert is_shareable(inner.name), f"{name}.{field_name}"
                 assert not field.args, f"{name}.{field_name}"
     marked = {name for name in ENGINE.schema.type_map if is_shareable(name)}
@@ -322,7 +337,7 @@ async def test_shared_and_own_execution_of_real_events(plane: ControlPlane) -> N
     source = (
         "subscription S($ids: [ID!]!) { machineMetrics(machineIds: $ids) { machineId sampledAt "
         "host { load1 uptimeSeconds } gpus { index throttleReasons eccErrors { corrected } "
-        "processes { pid username } } } }"
+        "processes { pid username } gpu { id __typename } } machine { id __typename } } }"
     )
     variables = {"ids": [host.id]}
     operation = ENGINE.prepare(source, None, signed_in=True)
@@ -332,6 +347,50 @@ async def test_shared_and_own_execution_of_real_events(plane: ControlPlane) -> N
     async with following(plane, admin, source, variables) as live:
         own = await live.next()
     assert json.dumps(shared.as_dict()) == json.dumps(own)
+
+
+async def test_whole_objects_of_a_shared_event_are_refused(plane: ControlPlane) -> None:
+    """Were they marked, nobody would get what another may see."""
+    host = await make_host(plane)
+    await host.publish()
+    source = (
+        "subscription S($ids: [ID!]!) "
+        "{ machineMetrics(machineIds: $ids) { machine { name } gpus { gpu { model } } } }"
+    )
+    operation = ENGINE.prepare(source, None, signed_in=True)
+    admin = await as_admin()
+    (stream,) = await ENGINE.shape(operation).plan(plane, admin, {"ids": [host.id]})
+    event = await anext(stream.events())
+    with capture_logs():
+        shared = await ENGINE.react(operation, {"ids": []}, Context(plane, None), event)
+    assert {error["extensions"]["code"] for error in shared.errors} == {"INTERNAL"}
+    async with following(plane, admin, source, {"ids": [host.id]}) as live:
+        own = (await live.data())["machineMetrics"]
+    assert own["machine"] == {"name": host.machine.name}
+    assert all(gpu["gpu"]["model"] for gpu in own["gpus"])
+
+
+async def test_a_card_that_the_inventory_does_not_have_is_null(plane: ControlPlane) -> None:
+    host = await make_host(plane)
+    now, asked = 0.0, 0
+    known = GpuIds(lambda: now)
+
+    async def fetch(machine_id: uuid.UUID) -> list[Gpu]:
+        nonlocal asked
+        asked += 1
+        return await Gpu.filter(machine_id=machine_id)
+
+    async def find(card: str) -> uuid.UUID | None:
+        return await known.find(host.machine.id, card, fetch)
+
+    first = host.gpus[0]
+    assert [await find(first.uuid) for _ in range(3)] == [first.id] * 3
+    # An unknown one is looked for again after a while, not with every sample.
+    assert [await find("GPU-unknown") for _ in range(3)] == [None] * 3
+    assert asked == 1
+    now = 10.0
+    await find("GPU-unknown")
+    assert asked == 2
 
 
 async def test_shareable_field_that_asks_for_the_viewer_fails_loudly(plane: ControlPlane) -> None:

@@ -16,6 +16,7 @@ from remotegpu_graphql.machines.ssh_server import HostSshServer
 from remotegpu_graphql.metrics.types import MachineMetrics
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import ByteCount, DateTime
+from remotegpu_graphql.sharing import share_fields
 from remotegpu_protocol.inventory import DriverState, IsolationKind
 
 
@@ -300,6 +301,11 @@ class Machine(Node):
             created_at=DateTime(row.created_at),
             inventory_at=None if row.inventory_at is None else DateTime(row.inventory_at),
         )
+
+
+# What shared events name them by.
+share_fields("Machine", "id", "__typename")
+share_fields("Gpu", "id", "__typename")
 
 
 @strawberry.type(description="Something that happened to a machine.")

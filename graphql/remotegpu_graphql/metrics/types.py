@@ -1,14 +1,20 @@
-import uuid
 from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import strawberry
 
 from remotegpu_core.bus.samples import Sample
+from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
 from remotegpu_graphql.ids import encode_id
+from remotegpu_graphql.metrics.subjects import gpu_of, machine_of
 from remotegpu_graphql.scalars import ByteCount, Count, DateTime
 from remotegpu_graphql.sharing import shareable
 from remotegpu_protocol import metrics as wire
+
+if TYPE_CHECKING:
+    from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_protocol.grammar import clean_text
 
 
@@ -99,7 +105,17 @@ class GpuMetrics:
     ecc_errors: EccErrors | None = strawberry.field(
         description="Null where the card has no ECC memory."
     )
+    machine_row_id: strawberry.Private[UUID]
     reading: strawberry.Private[wire.GpuMetrics]
+
+    @strawberry.field(
+        description="The card, for caches that keep objects by their id; null while the inventory "
+        "does not have it. Of a subscription, asking for its id alone keeps events shared."
+    )
+    async def gpu(
+        self, info: Info
+    ) -> Annotated["Gpu", strawberry.lazy("remotegpu_graphql.machines.types")] | None:
+        return await gpu_of(info.context, self.machine_row_id, self.uuid)
 
     @strawberry.field(description="Why its clocks are below their maximum; null when unknown.")
     def throttle_reasons(self) -> list[ThrottleReason] | None:
@@ -112,7 +128,7 @@ class GpuMetrics:
         return None if found is None else [GpuProcess.of(process) for process in found]
 
     @classmethod
-    def of(cls, gpu: wire.GpuMetrics) -> "GpuMetrics":
+    def of(cls, machine_id: UUID, gpu: wire.GpuMetrics) -> "GpuMetrics":
         has_ecc = gpu.ecc_corrected is not None or gpu.ecc_uncorrected is not None
         return cls(
             index=gpu.index,
@@ -132,6 +148,7 @@ class GpuMetrics:
             )
             if has_ecc
             else None,
+            machine_row_id=machine_id,
             reading=gpu,
         )
 
@@ -183,14 +200,25 @@ class MachineMetrics:
     sampled_at: DateTime = strawberry.field(description="When, by the control plane's clock.")
     host: HostMetrics = strawberry.field(description="The host.")
     gpus: list[GpuMetrics] = strawberry.field(description="Its GPUs, by their index.")
+    machine_row_id: strawberry.Private[UUID]
+
+    @strawberry.field(
+        description="The machine, for caches that keep objects by their id; null when you may not "
+        "see it any more. Of a subscription, asking for its id alone keeps events shared."
+    )
+    async def machine(
+        self, info: Info
+    ) -> Annotated["Machine", strawberry.lazy("remotegpu_graphql.machines.types")] | None:
+        return await machine_of(info.context, self.machine_row_id)
 
     @classmethod
-    def of(cls, machine_id: uuid.UUID, sample: Sample) -> "MachineMetrics":
+    def of(cls, machine_id: UUID, sample: Sample) -> "MachineMetrics":
         return cls(
             machine_id=encode_id("Machine", machine_id),
             sampled_at=DateTime(sample.sampled_at),
             host=HostMetrics.of(sample.metrics.host),
-            gpus=[GpuMetrics.of(gpu) for gpu in sample.metrics.gpus],
+            gpus=[GpuMetrics.of(machine_id, gpu) for gpu in sample.metrics.gpus],
+            machine_row_id=machine_id,
         )
 
 

@@ -1,0 +1,32 @@
+"""The machine and the cards that a sample is about: whole objects for a viewer, their ids alone in
+a shared execution, which has no viewer whose rights could be looked at."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from remotegpu_graphql.context import Context
+from remotegpu_graphql.ids import encode_id
+
+if TYPE_CHECKING:
+    from remotegpu_graphql.machines.types import Gpu, Machine
+
+
+async def machine_of(context: Context, machine_id: UUID) -> "Machine | None":
+    # They mention each other.
+    from remotegpu_graphql.machines.types import Machine
+
+    if context.is_shared:
+        return Machine.reference(encode_id("Machine", machine_id))
+    row = await context.loaders.machine.load(machine_id)
+    return None if row is None else Machine.of(row)
+
+
+async def gpu_of(context: Context, machine_id: UUID, card: str) -> "Gpu | None":
+    """The card with NVML's UUID `card`; None while the inventory does not have it."""
+    from remotegpu_graphql.machines.types import Gpu
+
+    if context.is_shared:
+        row_id = await context.plane.gpu_ids.find(machine_id, card, context.loaders.gpus.load)
+        return None if row_id is None else Gpu.reference(encode_id("Gpu", row_id))
+    rows = await context.loaders.gpus.load(machine_id)
+    return next((Gpu.of(row) for row in rows if row.uuid == card), None)
