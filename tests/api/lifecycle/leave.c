@@ -28,6 +28,7 @@ static void *go_on(void *unused)
     (void)unused;
     for (;;)
         pause();
+    return NULL;
 }
 
 int main(int count, char **arguments)
