@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from remotegpu_core.errors import Overloaded
 
 
+def share_of_strangers(total: int) -> int:
+    """How many of `total` places callers who are not signed in may take. The others are kept."""
+    return max(1, total // 2)
+
+
 class Places:
     """Counts who is served now. `what` and `holder` are words for a refusal."""
 

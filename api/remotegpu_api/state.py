@@ -5,6 +5,7 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
+from remotegpu_api.arrivals import Arrivals
 from remotegpu_api.gateway.gateway import Gateway
 from remotegpu_api.live.hub import Hub
 from remotegpu_api.places import Places
@@ -18,8 +19,14 @@ class ServerState:
     engine: Engine
     hub: Hub
     gateway: Gateway
-    #: HTTP requests that are worked on.
-    requests: Places = field(default_factory=lambda: Places("requests", "address"))
+    #: HTTP requests that are worked on, of signed-in callers and of others.
+    requests: Places = field(default_factory=lambda: Places("requests", "user"))
+    anonymous_requests: Places = field(
+        default_factory=lambda: Places("requests without sign-in", "address")
+    )
+    #: Their bodies that are on the way.
+    bodies: Arrivals = field(default_factory=Arrivals)
+    anonymous_bodies: Arrivals = field(default_factory=Arrivals)
 
 
 def state_of(connection: HTTPConnection) -> ServerState:

@@ -57,6 +57,8 @@ class Actor:
     credential_id: uuid.UUID | None = None
     expires_at: int | None = None
     source_address: str | None = None
+    #: Nobody yet: the call is a sign-in and nothing else, which has limits of its own.
+    is_signing_in: bool = False
 
     @property
     def is_signed_in(self) -> bool:
@@ -110,6 +112,11 @@ class Actor:
 
 def anonymous(source_address: str | None = None) -> Actor:
     return Actor(ActorKind.ANONYMOUS, source_address=source_address)
+
+
+def signing_in(caller: Actor) -> Actor:
+    """A caller who is not signed in, for a call that is a sign-in and nothing else."""
+    return replace(caller, is_signing_in=True)
 
 
 #: The command line and the system's own duties.

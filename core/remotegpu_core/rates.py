@@ -162,6 +162,7 @@ class Rates:
         if now + last * (1 - passed / WINDOW) + amount > limit:
             wait = _wait(now, last, limit - amount, passed)
             whose = "A user" if actor.is_signed_in else "An address without sign-in"
+            what = "sign-ins" if actor.is_signing_in and kind == "requests" else _KINDS[kind]
             then = (
                 f"Try again in {wait} s."
                 if amount <= limit
@@ -169,7 +170,7 @@ class Rates:
             )
             shown = limit // _MICROSECONDS if kind == "time" else limit
             raise RateLimited(
-                f"{whose} has at most {shown} {_KINDS[kind]} a minute. {then}", retry_after=wait
+                f"{whose} has at most {shown} {what} a minute. {then}", retry_after=wait
             )
 
     def _add(self, actor: Actor, kind: str, amount: int) -> None:
@@ -184,6 +185,8 @@ class Rates:
 
     def _limit(self, actor: Actor, kind: str) -> int:
         """0 is none."""
+        if actor.is_signing_in and kind == "requests":
+            return self._settings.sign_in_rate_requests
         of_whom = "" if actor.is_signed_in else "anonymous_"
         limit: int = getattr(self._settings, f"{of_whom}rate_{kind}")
         return limit * _MICROSECONDS if kind == "time" else limit
@@ -267,7 +270,9 @@ class Rates:
 def _name(actor: Actor) -> str:
     if actor.user_id is not None:
         return f"user:{actor.user_id}"
-    return f"address:{caller_network(actor.source_address)}"
+    # What other anonymous requests of an address use up leaves sign-ins from it alone.
+    kind = "sign-in" if actor.is_signing_in else "address"
+    return f"{kind}:{caller_network(actor.source_address)}"
 
 
 def _wait(now: int, last: int, room: int, passed: float) -> int:

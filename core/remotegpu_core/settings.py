@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     anonymous_rate_requests: int = Field(
         600, ge=0, description="Requests a minute of an address without sign-in; 0: any."
     )
+    sign_in_rate_requests: int = Field(
+        300, ge=0, description="Sign-ins a minute of an address; 0: any."
+    )
     anonymous_rate_cost: int = Field(
         60_000, ge=0, description="Cost a minute of an address without sign-in; 0: any."
     )

@@ -176,4 +176,4 @@ async def test_a_body_may_take_longer_than_a_head(server: Server) -> None:
         answer = await rest(reader)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"Query" in answer
-    await until(lambda: server.state.requests.taken == 0)
+    await until(lambda: server.state.anonymous_requests.taken == 0)

@@ -178,12 +178,12 @@ async def test_a_reader_that_reads_again_is_told_why(
         await _stuck(server, host)
         await until(lambda: not server.hub.sockets)
         # Its place is taken until it is gone, for so long something of it is kept.
-        assert server.hub.of_addresses.taken == 1
+        assert server.hub.of_users.taken == 1
         websocket.transport.resume_reading()
         await _events(websocket)
         assert websocket.close_code == 4429
         assert "30 seconds" in (websocket.close_reason or "")
-        await until(lambda: server.hub.of_addresses.taken == 0)
+        await until(lambda: server.hub.of_users.taken == 0)
 
 
 async def test_a_reader_that_never_reads_again_is_cut_off(
@@ -204,7 +204,7 @@ async def test_a_reader_that_never_reads_again_is_cut_off(
         # Neither the application nor the server keeps anything of it.
         assert server.hub.groups == {}
         await until(lambda: protocols[-1].disconnected)
-        await until(lambda: server.hub.of_addresses.taken == 0)
+        await until(lambda: server.hub.of_users.taken == 0)
 
 
 async def test_one_that_hangs_up_and_reads_nothing_is_cut_off(
@@ -219,7 +219,7 @@ async def test_one_that_hangs_up_and_reads_nothing_is_cut_off(
             await _stuck(server, host)
             # A close frame, masked with zeros, or the end of what it sends.
             websocket.transport.write(bye) if bye else websocket.transport.write_eof()
-            await until(lambda: server.hub.of_addresses.taken == 0)
+            await until(lambda: server.hub.of_users.taken == 0)
 
 
 async def test_an_unanswered_ping_ends_with_a_code_to_come_back_after(

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
+from remotegpu_api.arrivals import Arrivals
 from remotegpu_api.live.group import Group, GroupKey
 from remotegpu_api.live.messages import CloseCode
 from remotegpu_api.live.plans import Plans
-from remotegpu_api.places import Places
+from remotegpu_api.places import Places, share_of_strangers
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.networks import caller_network
 from remotegpu_core.services.sign_in import still_valid
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_core.versions import Topic
@@ -34,8 +37,10 @@ class Hub:
         self.engine = engine
         self.sockets: set[Socket] = set()
         self.running = 0
-        self.of_addresses = Places("live viewers", "address")
+        #: Sockets that have not said who they are, those of signed-in viewers, and the others.
+        self.arrivals = Arrivals()
         self.of_users = Places("live viewers", "user")
+        self.of_strangers = Places("live viewers without sign-in", "address")
         self.groups: dict[GroupKey, Group] = {}
         # No viewer: what is executed here goes to whoever has the same key.
         self._context = Context(plane, None)
@@ -43,6 +48,22 @@ class Hub:
         #: query in flight for each of them would need more memory than the viewers themselves.
         self.asking = asyncio.Semaphore(_ASKING)
         self._task: asyncio.Task[None] | None = None
+
+    def place_of(self, viewer: Actor) -> AbstractContextManager[None]:
+        """A place for a viewer's socket; entering raises Overloaded. Some are kept for users."""
+        settings = self.plane.settings
+        total = settings.max_sockets
+        if viewer.is_signed_in:
+            return self.of_users.take(
+                viewer.user_id,
+                total=total - self.of_strangers.taken,
+                each=settings.max_sockets_per_user,
+            )
+        return self.of_strangers.take(
+            caller_network(viewer.source_address),
+            total=min(share_of_strangers(total), total - self.of_users.taken),
+            each=settings.max_sockets_per_address,
+        )
 
     def start(self) -> None:
         self.plane.versions.on_change(Topic.ACCESS, self.recheck)

@@ -38,6 +38,7 @@ from remotegpu_api.request import BadRequest, parse_request
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import LimitExceeded, Overloaded, RemoteGPUError, Unauthenticated
+from remotegpu_core.networks import caller_network
 from remotegpu_core.services.sign_in import authenticate
 from remotegpu_graphql.engine import RequestRefused
 from remotegpu_protocol.close_codes import fit_reason
@@ -64,17 +65,7 @@ async def serve_viewer(websocket: WebSocket, send: Send, hub: Hub) -> None:
         await websocket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"This speaks {SUBPROTOCOL}.")
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    source = source_address(websocket, settings)
     with contextlib.ExitStack() as places:
-        try:
-            places.enter_context(
-                hub.of_addresses.take(
-                    source, total=settings.max_sockets, each=settings.max_sockets_per_address
-                )
-            )
-        except Overloaded as error:
-            await websocket.close(CloseCode.TRY_AGAIN_LATER, fit_reason(error.message))
-            return
         await Socket(websocket, send, hub, places).serve()
         # One that was told to go and does not read takes its place until it is gone.
         await departed(websocket.scope)
@@ -92,6 +83,7 @@ class Socket:
         self._websocket = websocket
         self._sender = sender_for(websocket.scope, send)
         self._places = places
+        self._arrival = places.enter_context(contextlib.ExitStack())
         self._initialised = False
         self._closed = False
         self._writer: asyncio.Task[None] | None = None
@@ -100,6 +92,15 @@ class Socket:
 
     async def serve(self) -> None:
         """Read until the viewer goes, breaks the protocol, or is closed."""
+        settings = self.hub.plane.settings
+        self._arrival.enter_context(
+            self.hub.arrivals.awaiting(
+                caller_network(self.actor.source_address),
+                self._init_timed_out,
+                total=settings.max_sockets,
+                each=settings.max_sockets_per_address,
+            )
+        )
         loop = asyncio.get_running_loop()
         self._init_timer = loop.call_later(INIT_TIMEOUT, self._init_timed_out)
         try:
@@ -202,23 +203,18 @@ class Socket:
                     )
         except Unauthenticated:
             raise ProtocolViolation(CloseCode.FORBIDDEN, "Forbidden") from None
-        if self.actor.is_signed_in:
-            self._take_place_of(self.actor)
-        else:
+        if self._closed:
+            return
+        self._take_place()
+        if not self.actor.is_signed_in:
             ignored = [*said.ignored, *ignored_credentials(self._websocket, settings)]
         self.hub.sockets.add(self)
         self.send(connection_ack(ignored))
 
-    def _take_place_of(self, viewer: Actor) -> None:
-        settings = self.hub.plane.settings
+    def _take_place(self) -> None:
+        self._arrival.close()
         try:
-            self._places.enter_context(
-                self.hub.of_users.take(
-                    viewer.user_id,
-                    total=settings.max_sockets,
-                    each=settings.max_sockets_per_user,
-                )
-            )
+            self._places.enter_context(self.hub.place_of(self.actor))
         except Overloaded as error:
             raise ProtocolViolation(CloseCode.TRY_AGAIN_LATER, error.message) from None
 
@@ -243,19 +239,14 @@ class Socket:
             raise ProtocolViolation(CloseCode.BAD_REQUEST, str(bad)) from None
         try:
             self._check_room()
-            self.hub.plane.rates.request(self.actor)
-        except RemoteGPUError as error:
-            self.send(error_message(operation_id, self.hub.engine.explain(error)))
-            return
-        try:
-            operation = await prepare(asked, self.actor, self.hub.plane, self.hub.engine)
-        except RequestRefused as refused:
+            prepared = await prepare(asked, self.actor, self.hub.plane, self.hub.engine)
+        except (RemoteGPUError, RequestRefused) as refused:
             self.send(error_message(operation_id, self.hub.engine.explain(refused)))
             return
         except BadRequest as bad:
             self.send(error_message(operation_id, self.hub.engine.explain(bad.error)))
             return
-        subscription = Subscription(self, operation_id, operation, asked.variables)
+        subscription = Subscription(self, operation_id, prepared, asked.variables)
         self.operations[operation_id] = subscription
         subscription.start()
 

@@ -15,10 +15,11 @@ from remotegpu_api.live.messages import (
     next_prefix,
 )
 from remotegpu_api.live.plans import Plans
+from remotegpu_api.preparation import Prepared
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import Operation, RequestRefused
+from remotegpu_graphql.engine import RequestRefused
 from remotegpu_graphql.shared_operation import BadVariables
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class Subscription:
     """Shares groups where it can, and runs by itself where it must."""
 
     def __init__(
-        self, socket: "Socket", operation_id: str, operation: Operation, variables: dict[str, Any]
+        self, socket: "Socket", operation_id: str, prepared: Prepared, variables: dict[str, Any]
     ) -> None:
         self.id = operation_id
         self._socket = socket
-        self._operation = operation
+        self._operation = prepared.operation
         self._variables = variables
-        self._context = Context(socket.hub.plane, socket.actor)
+        self._context = Context(socket.hub.plane, prepared.caller)
         self._prefix = next_prefix(operation_id)
         self._groups: dict[Hashable, Group] = {}
         self._task: asyncio.Task[None] | None = None

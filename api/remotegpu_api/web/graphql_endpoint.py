@@ -21,7 +21,7 @@ from remotegpu_api.state import state_of
 from remotegpu_api.web.admission import place_of, read_body, status_of
 from remotegpu_api.web.media_types import GRAPHQL_JSON, HTML, JSON, best_of, check_content_type
 from remotegpu_api.web.pages import page
-from remotegpu_core.actor import anonymous
+from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import TryLater, Unauthenticated
 from remotegpu_graphql.context import Context
 from remotegpu_graphql.engine import Operation, RequestRefused, refusal
@@ -82,27 +82,40 @@ async def _answer_of(request: Request, media_type: str) -> Response:
     cookie_counts = sender is Sender.OURS and (
         not _is_get(request) or is_proved_same_origin(request)
     )
-    with place_of(request):
-        return await _run(request, media_type, cookie_counts=cookie_counts)
+    actor = await _caller(request, cookie_counts=cookie_counts)
+    asked = await _read(request, actor)
+    with place_of(request, actor):
+        return await _run(request, asked, actor, media_type, cookie_counts=cookie_counts)
 
 
-async def _run(request: Request, media_type: str, *, cookie_counts: bool) -> Response:
+async def _caller(request: Request, *, cookie_counts: bool) -> Actor:
+    """Who sends the request, known before its body has come."""
     state = state_of(request)
-    asked = await _read(request)
     try:
-        actor = await actor_of(request, state.plane.settings, cookie_counts=cookie_counts)
+        return await actor_of(request, state.plane.settings, cookie_counts=cookie_counts)
     except Unauthenticated as error:
         # Trying tokens out is not free.
         state.plane.rates.request(anonymous(source_address(request, state.plane.settings)))
         raise BadRequest(401, error.message, error.code) from None
-    state.plane.rates.request(actor)
+
+
+async def _run(
+    request: Request,
+    asked: GraphQLRequest,
+    actor: Actor,
+    media_type: str,
+    *,
+    cookie_counts: bool,
+) -> Response:
+    state = state_of(request)
     try:
-        operation = await prepare(asked, actor, state.plane, state.engine)
+        prepared = await prepare(asked, actor, state.plane, state.engine)
     except RequestRefused as refused:
         answer = refusal(refused.errors).as_dict()
         return _answer(answer, media_type, 400 if media_type == GRAPHQL_JSON else 200)
+    operation, context = prepared.operation, Context(state.plane, prepared.caller)
     _check_kind(request, operation)
-    response = await state.engine.run(operation, asked.variables, Context(state.plane, actor))
+    response = await state.engine.run(operation, asked.variables, context)
     if not actor.is_signed_in and (
         ignored := ignored_credentials(request, state.plane.settings, cookie_counts=cookie_counts)
     ):
@@ -111,11 +124,11 @@ async def _run(request: Request, media_type: str, *, cookie_counts: bool) -> Res
     return _answer(response.as_dict(), media_type, status)
 
 
-async def _read(request: Request) -> GraphQLRequest:
+async def _read(request: Request, actor: Actor) -> GraphQLRequest:
     if _is_get(request):
         return parse_parameters(request.query_params)
     check_content_type(request.headers.get("content-type", ""))
-    return _parse(await read_body(request, MAX_BODY))
+    return _parse(await read_body(request, MAX_BODY, actor))
 
 
 def _check_kind(request: Request, operation: Operation) -> None:

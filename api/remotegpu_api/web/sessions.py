@@ -20,7 +20,7 @@ from remotegpu_api.request import BadRequest
 from remotegpu_api.state import state_of
 from remotegpu_api.web.admission import place_of, read_body, status_of
 from remotegpu_api.web.pages import page
-from remotegpu_core.actor import ActorKind, anonymous
+from remotegpu_core.actor import Actor, ActorKind, anonymous, signing_in
 from remotegpu_core.errors import (
     Forbidden,
     InvalidInput,
@@ -50,9 +50,10 @@ async def create_session(request: Request) -> Response:
         if not comes_from_here(request, settings):
             raise Forbidden("Pages of other origins may not sign in here.")
         source = source_address(request, settings)
-        with place_of(request):
-            credentials = await _credentials(request)
-            state_of(request).plane.rates.request(anonymous(source))
+        caller = signing_in(anonymous(source))
+        credentials = await _credentials(request, caller)
+        with place_of(request, caller):
+            state_of(request).plane.rates.request(caller)
             signed_in = await sign_in.sign_in(
                 settings,
                 credentials.username,
@@ -103,9 +104,9 @@ def _is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("application/json")
 
 
-async def _credentials(request: Request) -> Credentials:
+async def _credentials(request: Request, caller: Actor) -> Credentials:
     try:
-        body = await read_body(request, _MAX_BODY)
+        body = await read_body(request, _MAX_BODY, caller)
     except BadRequest as bad:
         raise InvalidInput(str(bad)) from None
     try:
