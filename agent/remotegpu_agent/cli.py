@@ -214,6 +214,19 @@ def run(
         ),
     ] = Path("/etc/remotegpu/policy.toml"),
     proxy: Proxy = None,
+    s3_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--s3-ca-file",
+            envvar="REMOTEGPU_AGENT_S3_CA_FILE",
+            help="PEM file with authorities that are trusted for buckets in place of the system's; "
+            "AWS_CA_BUNDLE, CURL_CA_BUNDLE and SSL_CERT_FILE do the same.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[
         str,
         typer.Option(
@@ -256,6 +269,7 @@ def run(
             ),
             policy=str(policy.expanduser().absolute()),
             proxy=proxy,
+            s3_ca_file=None if s3_ca_file is None else str(s3_ca_file.absolute()),
             log_level=log_level,
             log_format=log_format,
         )

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from remotegpu_agent.datasets.s3 import AUTHORITIES_VARIABLE
 from remotegpu_agent.errors import AgentError, fail
 from remotegpu_agent.logs import configure_logs
 from remotegpu_agent.running import run_agent
@@ -30,6 +31,7 @@ class RunSettings(msgspec.Struct, frozen=True):
     source: SourceSettings
     policy: str
     proxy: str | None = None
+    s3_ca_file: str | None = None
     log_level: str = "info"
     log_format: str = "console"
 
@@ -46,6 +48,8 @@ def become_daemon(settings: RunSettings) -> NoReturn:
 
 def main() -> NoReturn:
     settings = msgspec.json.decode(os.environ.pop(_VARIABLE, "{}"), type=RunSettings)
+    if settings.s3_ca_file is not None:
+        os.environ[AUTHORITIES_VARIABLE] = settings.s3_ca_file
     configure_logs(settings.log_level, settings.log_format)
     try:
         run_agent(

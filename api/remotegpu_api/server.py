@@ -23,6 +23,7 @@ from remotegpu_core.database.connection import prepare_directory
 from remotegpu_core.errors import Conflict, InvalidInput
 from remotegpu_core.s3.credentials import check_keys
 from remotegpu_core.settings import Settings
+from remotegpu_core.trust import bucket_context
 
 log = structlog.get_logger()
 
@@ -63,8 +64,10 @@ def check_tls(settings: Settings) -> None:
     """Try the certificate and its key before anything starts.
 
     Raises:
-        InvalidInput: one is missing, cannot be read, or does not belong to the other.
+        InvalidInput: one is missing, cannot be read, or does not belong to the other; or there are
+            no authorities where there should be some.
     """
+    bucket_context(settings.ca_file)
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None:
         return

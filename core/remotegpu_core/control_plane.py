@@ -74,7 +74,7 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
         plane = ControlPlane(
             settings=settings,
             database=database,
-            bus=Bus(settings.redis_url),
+            bus=Bus(settings.redis_url, settings.ca_file),
             replica_id=uuid.uuid4(),
             started_at=now_ms(),
             first_password=first_password,

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         None, description="PEM file with the certificate chain; plain HTTP without."
     )
     tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file with authorities that are trusted beside the system's, by every "
+        "connection that the control plane opens.",
+    )
     session_lifetime: int = Field(
         7 * 24 * 3600, ge=60, le=366 * 24 * 3600, description="Of a sign-in."
     )

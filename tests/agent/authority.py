@@ -2,6 +2,7 @@
 
 import datetime
 import ssl
+import subprocess
 from pathlib import Path
 
 from cryptography import x509
@@ -44,6 +45,20 @@ class Authority:
 
     def server_context(self, host: str = "localhost") -> ssl.SSLContext:
         """TLS for a server that is `host`."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate_file(host))
+        return context
+
+    def hashed_directory(self) -> Path:
+        """With its own certificate, as SSL_CERT_DIR takes it."""
+        directory = self._directory / "hashed"
+        directory.mkdir(exist_ok=True)
+        (directory / "ca.pem").write_bytes(self.file.read_bytes())
+        subprocess.run(["openssl", "rehash", directory], check=True)
+        return directory
+
+    def certificate_file(self, host: str = "localhost") -> Path:
+        """Key and certificate of a server that is `host`, in one file."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = (
@@ -64,9 +79,7 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(chain)
-        return context
+        return chain
 
 
 def _builder(

@@ -4,11 +4,9 @@ Arguments are the unix sockets of a PostgreSQL and of a Redis.
 """
 
 import asyncio
-import contextlib
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -22,34 +20,17 @@ from tests.agent.authority import Authority
 from tests.core.s3.storage import listing, says, storage
 from tests.services.dead_address import NAME
 from tests.services.postgres import USER
-
-
-@contextlib.asynccontextmanager
-async def relay(path: str) -> AsyncIterator[int]:
-    """A port of 127.0.0.1 that leads to a unix socket."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_unix_connection(path)
-        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+from tests.services.relay import relay
 
 
 async def databases(postgres: str, redis: str) -> None:
-    async with relay(postgres) as port:
+    async with relay(Path(postgres)) as port:
         connection = await asyncpg.connect(
             host=NAME, port=port, user=USER, database="postgres", timeout=5
         )
         assert await connection.fetchval("SELECT 1") == 1
         await connection.close()
-    async with relay(redis) as port, connect(f"redis://{NAME}:{port}/0") as client:
+    async with relay(Path(redis)) as port, connect(f"redis://{NAME}:{port}/0") as client:
         assert await client.ping()
 
 

@@ -76,6 +76,21 @@ class PostgresServer:
             return
         on_an_unused_port(self._start_on)
 
+    def serve_tls(self, certificate: Path | None) -> None:
+        """New connections may use TLS with this certificate and its key (one file); None: not."""
+        if certificate is None:
+            self.execute("ALTER SYSTEM RESET ssl")
+        else:
+            file = self._folder / "server.pem"
+            file.write_bytes(certificate.read_bytes())
+            file.chmod(0o600)
+            if self._account is not None:
+                os.chown(file, self._account.pw_uid, self._account.pw_gid)
+            self.execute(f"ALTER SYSTEM SET ssl_cert_file = '{file}'")
+            self.execute(f"ALTER SYSTEM SET ssl_key_file = '{file}'")
+            self.execute("ALTER SYSTEM SET ssl = on")
+        self.execute("SELECT pg_reload_conf()")
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.stop()

@@ -23,6 +23,10 @@ from remotegpu_protocol.datasets import s3_parts
 from remotegpu_protocol.grammar import clean_text
 
 CLIENT: Final = "s3fs"
+#: Names a file with authorities that are trusted for buckets.
+AUTHORITIES_VARIABLE: Final = "REMOTEGPU_AGENT_S3_CA_FILE"
+#: The one of them that s3fs reads itself.
+_CLIENT_VARIABLE: Final = "CURL_CA_BUNDLE"
 _AMAZON: Final = "https://s3.amazonaws.com"
 _FUSE: Final = Path("/dev/fuse")
 #: As the kernel's list of devices has it.
@@ -46,18 +50,20 @@ class Bucket(Source):
         if not _is_fuse(_FUSE):
             raise CommandFailed("NO_FUSE", "This host has no /dev/fuse. Load the module fuse.")
         self._key()
+        authorities_file()
         host, port = _address(self._endpoint)
         await reach(host, port)
 
     def attach(self) -> None:
         key = self._key()
+        authorities = authorities_file()
         with opened_parent(_FILES / "any", make=True, mode=0o700):
             pass
         if key is not None:
             _write(self._password, f"{key.access_key}:{key.secret_key}\n")
         _write(self._log, "")
         try:
-            self._start(key)
+            self._start(key, authorities)
             self._wait()
         finally:
             # It has read it by now, or never will.
@@ -112,7 +118,8 @@ class Bucket(Source):
     def _key(self) -> BucketKey | None:
         return find_key(self.record.endpoint, s3_parts(self.record.location)[0])
 
-    def _start(self, key: BucketKey | None) -> None:
+    def _start(self, key: BucketKey | None, authorities: Path | None) -> None:
+        trust = {} if authorities is None else {_CLIENT_VARIABLE: str(authorities)}
         client = [str(find_tool(CLIENT) or CLIENT), *self.arguments(key)]
         if _SYSTEMD.is_dir():
             # A unit of its own: the agent's ends all of the agent's processes when it restarts. Of
@@ -121,6 +128,7 @@ class Bucket(Source):
             command = [
                 *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
                 *("--property=UMask=0077", f"--property=StandardError=append:{self._log}"),
+                *(f"--setenv={name}={value}" for name, value in trust.items()),
                 *(f"--description=RemoteGPU data set {self.record.path}", "--", *client),
             ]
         else:
@@ -131,7 +139,7 @@ class Bucket(Source):
         with self._log.open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(  # noqa: S603 - an absolute path, and arguments that were checked
                 [program, *command[1:]],
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **trust},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -170,6 +178,26 @@ class Bucket(Source):
             f"s3fs could not mount {self.record.location} from {self._endpoint}, {what}: {words}. "
             "Check bucket and prefix, and the host's key to it in /etc/remotegpu/s3.toml.",
         )
+
+
+def authorities_file() -> Path | None:
+    """PEM certificates of authorities that s3fs trusts in place of the system's: the first that is
+    named of a setting, of AWS's programs, of curl's and of OpenSSL's. None: the system's.
+
+    Raises CommandFailed: there is no such file.
+    """
+    for variable in (AUTHORITIES_VARIABLE, "AWS_CA_BUNDLE", _CLIENT_VARIABLE, "SSL_CERT_FILE"):
+        named = os.environ.get(variable)
+        if not named:
+            continue
+        if not os.access(named, os.R_OK):
+            raise CommandFailed(
+                "NO_AUTHORITIES",
+                f"{variable} names {clean_text(named)}, which the agent cannot read. Expected a file "
+                "with PEM certificates of authorities.",
+            )
+        return Path(named)
+    return None
 
 
 def _address(endpoint: str) -> tuple[str, int]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -40,8 +41,8 @@ class Live:
 class Bus:
     """Samples, presence and watch rates through one Redis client."""
 
-    def __init__(self, url: str | None) -> None:
-        self.redis: Redis = connect(url)
+    def __init__(self, url: str | None, ca_file: Path | None = None) -> None:
+        self.redis: Redis = connect(url, ca_file)
         self.writer = Writer(self.redis)
         self.listener = Listener(self.redis)
         self._breaker = Breaker()

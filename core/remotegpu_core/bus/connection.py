@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
@@ -60,8 +62,8 @@ def in_time() -> asyncio.Timeout:
     return asyncio.timeout(TIMEOUT)
 
 
-def connect(url: str | None) -> Redis:
-    """A client for `url`, not yet connected.
+def connect(url: str | None, ca_file: Path | None = None) -> Redis:
+    """A client for `url`, not yet connected. `ca_file`: authorities beside the system's, for TLS.
 
     Raises:
         InvalidInput: not a redis:// URL.
@@ -80,6 +82,7 @@ def connect(url: str | None) -> Redis:
             # only stop them from doing it.
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
+            **_trust(url, ca_file),
         )
     except (RedisError, ValueError, TypeError):
         # The reason that they give may repeat a password that was not escaped.
@@ -87,3 +90,10 @@ def connect(url: str | None) -> Redis:
             "REMOTEGPU_REDIS_URL cannot be used. Expected redis://:password@host:port/0, special "
             "characters of the password percent-encoded."
         ) from None
+
+
+def _trust(url: str, ca_file: Path | None) -> dict[str, Any]:
+    # redis-py loads them beside the system's; options in the URL come before these.
+    if ca_file is None or not url.startswith("rediss:"):
+        return {}
+    return {"ssl_ca_certs": str(ca_file)}

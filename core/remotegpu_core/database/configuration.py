@@ -1,11 +1,15 @@
 """Tortoise's configuration, from ours."""
 
+import os
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from remotegpu_core.errors import InvalidInput
 from remotegpu_core.settings import Settings
+from remotegpu_core.trust import client_context
 from remotegpu_protocol.grammar import shorten
 
 MODELS: Final = "remotegpu_core.models"
@@ -51,6 +55,8 @@ def _connection(settings: Settings) -> dict[str, Any]:
             },
         }
     credentials = {"minsize": 1, "maxsize": 10, **_credentials(url)}
+    if credentials.get("ssl") in _VERIFYING:
+        credentials["ssl"] = _context(settings.ca_file, credentials["ssl"])
     # One connection holds the lock of a migration while another migrates.
     credentials["maxsize"] = max(2, credentials["maxsize"])
     return {"engine": "remotegpu_core.database.postgres_engine", "credentials": credentials}
@@ -66,6 +72,24 @@ _OPTIONS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
     "statement_cache_size": ("statement_cache_size", int),
     "application_name": ("application_name", str),
 }
+
+
+#: Modes in which the server's certificate is looked at, the second with its name.
+_VERIFYING: Final = ("verify-ca", "verify-full")
+
+
+def _context(ca_file: Path | None, mode: str) -> ssl.SSLContext:
+    """asyncpg by itself would trust libpq's ~/.postgresql/root.crt and nothing else."""
+    context = client_context(ca_file, check_hostname=mode == "verify-full")
+    certificate = os.environ.get("PGSSLCERT")
+    if certificate:
+        try:
+            context.load_cert_chain(certificate, os.environ.get("PGSSLKEY"))
+        except (OSError, ssl.SSLError) as error:
+            raise _refused(
+                f"the certificate in PGSSLCERT cannot be used ({error.strerror or error})"
+            ) from None
+    return context
 
 
 def _credentials(url: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Any, Final
 
 import structlog
 
-from remotegpu_core.errors import Unavailable
+from remotegpu_core.errors import InvalidInput, Unavailable
 from remotegpu_core.s3.credentials import find_key
 from remotegpu_core.settings import Settings
+from remotegpu_core.trust import bucket_context
 from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.datasets import s3_parts
+from remotegpu_protocol.grammar import clean_text
 
 log = structlog.get_logger()
 
@@ -75,19 +78,21 @@ async def measure(settings: Settings, location: str, endpoint: str | None) -> Me
 
 def _measure(settings: Settings, bucket: str, prefix: str, endpoint: str | None) -> Measured:
     # They take a third of a second and tens of megabytes, and most processes never need them.
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
     from remotegpu_core.s3.transport import RefusedAddress, TooMuch
 
     try:
         key = find_key(settings.s3_credentials, endpoint, bucket)
-        return _list(bucket, prefix, endpoint, key, settings.s3_allow_link_local)
-    except Unavailable as error:
+        return _list(bucket, prefix, endpoint, key, settings)
+    except (Unavailable, InvalidInput) as error:
         return Measured(reason=error.message)
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         shown = code if _CODE.fullmatch(code) else "an error"
         return Measured(reason=f"The endpoint answered the listing with {shown}.")
+    except SSLError as error:
+        return Measured(reason=_untrusted(error))
     except RefusedAddress:
         return Measured(reason="The endpoint has an address to which no request is sent.")
     except TooMuch:
@@ -100,18 +105,33 @@ def _measure(settings: Settings, bucket: str, prefix: str, endpoint: str | None)
         return Measured(reason="The endpoint's answer could not be read.")
 
 
+def _untrusted(error: Any) -> str:
+    inner = next(iter(getattr(error.kwargs.get("error"), "args", ())), None)
+    if not isinstance(inner, ssl.SSLCertVerificationError):
+        return "The endpoint speaks no TLS that can be used."
+    return (
+        f"The endpoint's certificate is not trusted: {clean_text(inner.verify_message)}. If its "
+        "authority is a private one, the operator names it in REMOTEGPU_CA_FILE."
+    )
+
+
 def _list(
     bucket: str,
     prefix: str,
     endpoint: str | None,
     key: BucketKey | None,
-    allow_link_local: bool,
+    settings: Settings,
 ) -> Measured:
     from remotegpu_core.s3.transport import Transport
 
     client = _client(endpoint, key)
     deadline = time.monotonic() + MAX_SECONDS
-    transport = Transport(timeout=TIMEOUT, deadline=deadline, guarded=not allow_link_local)
+    transport = Transport(
+        bucket_context(settings.ca_file),
+        timeout=TIMEOUT,
+        deadline=deadline,
+        guarded=not settings.s3_allow_link_local,
+    )
     client.meta.events.register("before-send.s3", transport)
     size = count = 0
     request: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import time
 from typing import Any, Final
 
@@ -85,6 +86,21 @@ _CHECKED: Final = _pools(_Checked)
 _UNCHECKED: Final = _pools(_Raced)
 
 
+class _Session(URLLib3Session):  # type: ignore[misc]  # boto3 has no types
+    """Trusts whom `context` trusts, where botocore brings a list of authorities of its own."""
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        self._context = context
+        super().__init__(**options)
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        return self._context
+
+    def _setup_ssl_cert(self, conn: Any, _url: str, _verify: object) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"
+        conn.ca_certs = None
+
+
 class Transport:
     """A handler of `before-send`: what it returns is the answer.
 
@@ -92,10 +108,12 @@ class Transport:
     everything.
     """
 
-    def __init__(self, *, timeout: float, deadline: float, guarded: bool = True) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, *, timeout: float, deadline: float, guarded: bool = True
+    ) -> None:
         self._deadline = deadline
         # No proxy: whom it reaches would be its own choice.
-        self._session = URLLib3Session(timeout=(timeout, timeout), proxies={})
+        self._session = _Session(context, timeout=(timeout, timeout), proxies={})
         pools = _CHECKED if guarded else _UNCHECKED
         self._session._manager.pool_classes_by_scheme = pools  # noqa: SLF001 - botocore's one way
 

@@ -13,11 +13,13 @@ SECRET: Final = "a/secret+that=nobody-sees"
 
 
 @contextmanager
-def running_service() -> Iterator[str]:
+def running_service(
+    certificate: Path | None = None, authority: Path | None = None
+) -> Iterator[str]:
     """Its endpoint; the bucket `models` holds `imagenet/a/one` and `top`."""
     assert Path("/usr/bin/s3fs").exists(), "install s3fs: scripts/test_packages.sh"
     assert Path("/dev/fuse").exists(), "this machine has no FUSE: modprobe fuse"
-    with running_s3() as server:
+    with running_s3(certificate, authority) as server:
         server.fill("models", {"imagenet/a/one": b"canary", "top": b"secret"})
         yield server.endpoint
 

@@ -12,9 +12,11 @@ from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done
 from remotegpu_agent.datasets.clients import clients_of
 from remotegpu_agent.datasets.credentials import DEFAULT_PATH, find_key
 from remotegpu_agent.datasets.records import ROOT
+from remotegpu_agent.datasets.s3 import AUTHORITIES_VARIABLE
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.bucket_keys import BucketKey
 from remotegpu_protocol.kinds import DatasetMount, Nothing
+from tests.agent.authority import Authority
 from tests.agent.datasets.host import ADA, BOB, Host, as_user, dataset, traces
 from tests.agent.datasets.service import SECRET, running_service, write_keys
 from tests.agent.reclaim.isolation import is_isolated
@@ -134,3 +136,23 @@ def test_what_is_refused(directory: StateDirectory, endpoint: str) -> None:
     tool("umount", "/dev/fuse")
     assert traces(directory) == before
     assert json.loads((directory.path / "mounts.json").read_text())["mounts"] == []
+
+
+def test_a_bucket_behind_a_private_authority(
+    directory: StateDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(directory)
+    authority = Authority(tmp_path / "ca")
+    variables = (AUTHORITIES_VARIABLE, "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
+    with running_service(authority.certificate_file(), authority.file) as endpoint:
+        assert host.mount(bucket(endpoint)) == "SOURCE_REFUSED"
+        for variable in variables:
+            monkeypatch.setenv(variable, str(authority.file))
+            assert host.mount(bucket(endpoint)) is None
+            assert as_user(ADA, "ls", "/mnt/team/imagenet/a").stdout == "one\n"
+            assert host.unmount("m1") is None
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/none.pem")
+        assert host.mount(bucket(endpoint)) == "NO_AUTHORITIES"

@@ -98,9 +98,9 @@ async def test_nobody_waits_for_one_that_does_not_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does the next one who measures: so many at a time, and no more."""
-    monkeypatch.setattr(measuring, "MAX_SECONDS", 0.2)
-    monkeypatch.setattr(measuring, "TIMEOUT", 0.2)
-    with storage(lambda _handler: time.sleep(1.5)) as server:
+    with storage(lambda _handler: time.sleep(1.5)) as server, monkeypatch.context() as hurried:
+        hurried.setattr(measuring, "MAX_SECONDS", 0.2)
+        hurried.setattr(measuring, "TIMEOUT", 0.2)
         found = await asyncio.gather(
             *(measure(settings, "s3://bucket", server.endpoint) for _ in range(6))
         )
