@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from remotegpu_agent.accounts.authorized_keys import read_keys, replace_keys
 from remotegpu_agent.accounts.programs import Run, alone
 from remotegpu_agent.commands.handler import CommandFailed
@@ -24,8 +26,14 @@ _USERDEL: Final = "/usr/sbin/userdel"
 #: Further tables in which an account has a line of its own, as useradd writes them, in its order.
 _TABLES: Final = (Path("/etc/shadow"), Path("/etc/group"))
 HOMES: Final = Path("/home")
+#: What useradd says when all ranges of /etc/subuid or /etc/subgid are used up. Containers without root
+#: need one; nothing else of an account does.
+_NO_RANGE: Final = "subordinate"
+_WITHOUT_RANGES: Final = ("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0")
 #: What the account database says of every account that an agent made.
 _COMMENT: Final = "RemoteGPU"
+
+_log = structlog.get_logger("remotegpu_agent")
 
 
 class Accounts:
@@ -100,16 +108,23 @@ class Accounts:
             raise CommandFailed(
                 "HOME_TAKEN", f"{home} is there already, without its account. Move it away."
             )
-        run(
-            *(_USERADD, "--create-home", "--home-dir", str(home), "--user-group"),
+        made = (
+            *("--create-home", "--home-dir", str(home), "--user-group"),
             *("--shell", self._shell, "--comment", _COMMENT),
             # No password that could be guessed, and not locked: sshd lets nobody into those.
             *("--password", "*"),
             *("--uid", str(self._free_uid(name))),
             *("--key", f"GID_MIN={self._uids[0]}", "--key", f"GID_MAX={self._uids[-1]}"),
             # Whatever the host's defaults are: nobody else looks into a home.
-            *("--key", "HOME_MODE=0700", "--", name),
+            *("--key", "HOME_MODE=0700"),
         )
+        try:
+            run(_USERADD, *made, "--", name)
+        except CommandFailed as error:
+            if _NO_RANGE not in error.message:
+                raise
+            _log.warning("no subordinate ids are left for the account", account=name)
+            run(_USERADD, *made, *_WITHOUT_RANGES, "--", name)
 
     def _free_uid(self, name: str) -> int:
         """Not the next one, which the user before had: whatever may be left somewhere that nobody

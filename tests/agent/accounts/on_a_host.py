@@ -223,6 +223,27 @@ def user_ids(folder: Path) -> None:
     assert few.has("rg-hhhhhhhhhhhh", [key])
 
 
+def without_subordinate_ids(folder: Path) -> None:
+    """Ranges that are used up keep nobody out: of user ids, of group ids, of both."""
+    key = make_key(folder, "ranges")
+    many = Accounts(range(34_000, 35_000), "/bin/sh")
+    tables = [Path("/etc/subuid"), Path("/etc/subgid")]
+    kept = [path.read_text() for path in tables]
+    for number, used_up in enumerate((tables[:1], tables[1:], tables)):
+        for path, text in zip(tables, kept, strict=True):
+            everything = "somebody:100000:600000000\n"
+            path.write_text(text + (everything if path in used_up else ""))
+        name = f"rg-jjjjjjjjjjj{'abc'[number]}"
+        many.ensure(name, [key])
+        assert many.has(name, [key])
+        assert all(f"{name}:" not in path.read_text() for path in used_up)
+    # Where there are some, an account gets some.
+    for path, text in zip(tables, kept, strict=True):
+        path.write_text(text)
+    many.ensure("rg-kkkkkkkkkkkk", [key])
+    assert all("rg-kkkkkkkkkkkk:" in path.read_text() for path in tables)
+
+
 def main(folder: Path) -> None:
     accounts = Accounts(range(30_000, 30_010), "/bin/sh")
     signing_in(accounts, folder)
@@ -230,6 +251,7 @@ def main(folder: Path) -> None:
     what_is_not_made(accounts, folder)
     user_ids(folder)
     two_at_once(accounts, folder)
+    without_subordinate_ids(folder)
     sys.stdout.write("all of it\n")
 
 
