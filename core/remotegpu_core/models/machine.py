@@ -50,6 +50,10 @@ class Machine(Model):
     #: Why no command is sent until an admin accepts the host: see `services.journals`.
     command_hold = fields.CharField(max_length=500, null=True)
 
+    #: Starts that failed since the last one that succeeded, and why the newest of them did.
+    failed_starts = fields.IntField(default=0, db_default=0)
+    failed_start = fields.CharField(max_length=300, null=True)
+
     class Meta(Model.Meta):
         table = "machine"
         indexes = (("created_at", "id"),)

@@ -16,6 +16,7 @@ from remotegpu_core.services import audit
 from remotegpu_core.services.addresses.claims import arrange
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
+from remotegpu_core.services.allocations.starts import told
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
@@ -68,7 +69,9 @@ async def _apply(
         hardware, refused = await _hardware(machine, inventory)
         changed, conflicts = await _apply_gpus(machine, inventory.gpus, now)
         refused += conflicts
-        health, why = _health(inventory, [*reasons, *refused])
+        failed_start = told(machine)
+        remembered = [] if failed_start is None else [failed_start]
+        health, why = _health(inventory, [*remembered, *reasons, *refused])
         health_changed = (health, why) != (machine.health, machine.health_reasons)
         changed = changed or host != machine.host
         await Machine.filter(id=machine_id, epoch=epoch).update(

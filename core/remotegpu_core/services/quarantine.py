@@ -34,6 +34,7 @@ class CauseCode(StrEnum):
     JOURNAL_BEHIND = "JOURNAL_BEHIND"
     ADDRESS_CONFLICT = "ADDRESS_CONFLICT"
     CLEANING_FAILED = "CLEANING_FAILED"
+    STARTS_FAILED = "STARTS_FAILED"
     #: Of a quarantine from before causes were kept, whose reason is none of the others.
     OTHER = "OTHER"
 
@@ -71,6 +72,11 @@ _ANSWERS: Final[Mapping[CauseCode, _Answer]] = {
     CauseCode.CLEANING_FAILED: _Answer(
         "Mend what kept it from being cleaned and call retryReclaim, or clean it by hand and call "
         "overrideQuarantine.",
+        by_override=True,
+    ),
+    CauseCode.STARTS_FAILED: _Answer(
+        "Mend the host, then call overrideQuarantine: if the next start fails too, the machine is "
+        "quarantined again.",
         by_override=True,
     ),
     CauseCode.OTHER: _Answer(

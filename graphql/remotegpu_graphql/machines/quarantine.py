@@ -24,6 +24,7 @@ graph_enum(
         "JOURNAL_BEHIND": "Its agent's journal is older than what it has told already.",
         "ADDRESS_CONFLICT": "Another machine has an address of it.",
         "CLEANING_FAILED": "An allocation on it could not be proven clean.",
+        "STARTS_FAILED": "Several starts of allocations failed in a row.",
         "OTHER": "It was quarantined before causes were kept.",
     },
     name="QuarantineCauseCode",

@@ -88,6 +88,7 @@ async def read_hosts(
             ),
             occupied=row.id in whole,
             obstacles=tuple(in_the_way[row]),
+            failed_starts=row.failed_starts,
         )
         for row in rows
     ]

@@ -17,6 +17,7 @@ from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
 from remotegpu_core.services.allocations.proof import shortcomings
+from remotegpu_core.services.allocations.starts import note_failed, note_succeeded
 from remotegpu_core.services.datasets import outcomes as datasets
 from remotegpu_core.services.datasets.ending import MOUNT_STEP, UNMOUNT_STEP
 from remotegpu_core.services.quarantine import CauseCode
@@ -77,10 +78,13 @@ async def _started(command: Command, allocation: Allocation) -> None:
     match command.state:
         case CommandState.SUCCEEDED:
             await lifecycle.activate(allocation)
+            await note_succeeded(command.machine_id)
         case CommandState.REFUSED | CommandState.EXPIRED:
             allocation.error_code, allocation.error_message = error
             await lifecycle.settle(allocation, items=NOTHING_BEGUN)
             await lifecycle.finish(allocation.id, ALLOCATE, OperationState.FAILED, error=error)
+            if command.state is CommandState.REFUSED:
+                await note_failed(command.machine_id, error[1])
         case CommandState.CANCELLED:
             # Its host may have begun before it was called off.
             await lifecycle.reclaim(allocation)
@@ -89,6 +93,7 @@ async def _started(command: Command, allocation: Allocation) -> None:
             await lifecycle.reclaim(allocation, error=error)
             state = OperationState(command.state)
             await lifecycle.finish(allocation.id, ALLOCATE, state, error=error)
+            await note_failed(command.machine_id, error[1])
 
 
 async def _end(command: Command, allocation: Allocation) -> None:

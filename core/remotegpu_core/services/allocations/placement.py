@@ -33,7 +33,7 @@ class Slot:
 class Host:
     """A machine with its GPUs. `free_from` and `occupied` are of the whole of it.
 
-    `obstacles` keep everything off it.
+    `obstacles` keep everything off it. `failed_starts`: how many failed since one succeeded.
     """
 
     machine_id: uuid.UUID
@@ -42,6 +42,7 @@ class Host:
     free_from: int
     occupied: bool = False
     obstacles: tuple[Reason, ...] = ()
+    failed_starts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,10 @@ class _Fit:
     left_over: int
 
     @property
-    def rank(self) -> tuple[int, int, str]:
-        """Fewest GPUs left over, then smallest memory, then the name."""
-        return self.left_over, sum(slot.memory for slot in self.slots), self.host.name
+    def rank(self) -> tuple[int, int, int, str]:
+        """Fewest failed starts, then fewest GPUs left over, then smallest memory, then the name."""
+        memory = sum(slot.memory for slot in self.slots)
+        return self.host.failed_starts, self.left_over, memory, self.host.name
 
 
 def place(
