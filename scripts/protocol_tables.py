@@ -197,6 +197,8 @@ def _range(kind: inspect.Type) -> str:
 def _number(value: float | None) -> str:
     if value == 2**53 - 1:
         return "2^53-1"
+    if value == 2**40:
+        return "2^40"
     if value == 2**32 - 1:
         return "2^32-1"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -94,6 +94,7 @@ class Agent:
             presented=presented,
             policy=desk.policy,
             isolation=None if desk.access is None else desk.access.settle,
+            records=desk.damaged_records,
             interval=times.inventory_check,
         )
         self._tls: ssl.SSLContext | None = None
@@ -158,18 +159,19 @@ class Agent:
             # Whoever renews an authority should not have to restart every agent.
             self._tls = None
             raise
-        journal_id, last_sequence = await self._desk.announcement() or (None, None)
+        journal = await self._desk.announcement()
         opening = connecting(
             self._identity.key,
             machine_id=self._identity.machine_id,
             origin=self._identity.origin,
             agent_version=agent_version(),
             boot_id=boot_id(),
-            journal_id=journal_id,
-            last_sequence=last_sequence,
+            journal_id=None if journal is None else journal.journal_id,
+            last_sequence=None if journal is None else journal.last_sequence,
+            acknowledged_sequence=None if journal is None else journal.acknowledged,
         )
         link = Link(websocket, AgentLink(opening, now=time.monotonic()))
-        return link, journal_id is not None
+        return link, journal is not None
 
     async def _serve(self, link: Link, *, announced: bool) -> Ending:
         """Serve one connection; what hangs on it ends with it."""

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.dial import Server, dial
-from remotegpu_agent.errors import AlreadyEnrolled, NotEnrolled, Refused, SettingError, Unreachable
+from remotegpu_agent.errors import (
+    AlreadyEnrolled,
+    KeyRefused,
+    NotEnrolled,
+    Refused,
+    SettingError,
+    Unreachable,
+)
 from remotegpu_agent.host import host_name, smbios_uuid
 from remotegpu_agent.identity import (
     HostKey,
     Identity,
     enrolling_key,
+    forget_enrolling_key,
     load_identity,
     store_identity,
 )
@@ -23,6 +31,7 @@ from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.version import agent_version
 from remotegpu_protocol.agent_link import AgentLink
 from remotegpu_protocol.close_codes import PERMANENT
+from remotegpu_protocol.errors import KeyInUse
 from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.messages import Enrolled, FromServer
 from remotegpu_protocol.openings import enrolling
@@ -60,7 +69,12 @@ async def enroll(
     """
     check_token(token)
     key = enrolling_key(directory, enrolled=_enrolled_key(directory, replace=replace))
-    enrolled = await _redeem(server, token=token, key=key, applicant=applicant(key))
+    try:
+        enrolled = await _redeem(server, token=token, key=key, applicant=applicant(key))
+    except KeyRefused:
+        # Of an enrolment whose answer was lost: its machine has the key.
+        forget_enrolling_key(directory)
+        raise
     identity = Identity(
         key=key,
         machine_id=enrolled.machine_id,
@@ -167,6 +181,8 @@ async def _redeem(server: Server, *, token: str, key: HostKey, applicant: Applic
     if answers:
         return answers[0]
     reason = clean_text(ending.reason, 1000)
+    if ending.error_code == KeyInUse.code:
+        raise KeyRefused(f"{server.origin} refused the enrolment: {reason}")
     if ending.code in PERMANENT or ending.error_code is not None:
         raise Refused(f"{server.origin} refused the enrolment: {reason}")
     raise Unreachable(

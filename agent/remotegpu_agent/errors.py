@@ -10,6 +10,7 @@ AgentError
 ├── Unreachable           no websocket to the control plane
 │   └── CertificateRefused
 └── Refused               the control plane answered, and said no
+    └── KeyRefused        the key is, or was, another machine's
 """
 
 import sys
@@ -69,6 +70,10 @@ class CertificateRefused(Unreachable):
 
 class Refused(AgentError):
     code = "REFUSED"
+
+
+class KeyRefused(Refused):
+    code = "KEY_REFUSED"
 
 
 def fail(error: AgentError | ProtocolError) -> NoReturn:

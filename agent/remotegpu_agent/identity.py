@@ -116,6 +116,11 @@ def store_identity(directory: StateDirectory, identity: Identity) -> None:
     directory.remove(_ENROLLING)
 
 
+def forget_enrolling_key(directory: StateDirectory) -> None:
+    """The next enrolment makes a new key."""
+    directory.remove(_ENROLLING)
+
+
 def enrolling_key(directory: StateDirectory, *, enrolled: HostKey | None) -> HostKey:
     """The key to enrol with: that of an unanswered enrolment, else a new one.
 

@@ -30,6 +30,9 @@ Presented = Callable[[HostInventory], HostInventory]
 #: Tells what the host's own policy allows.
 PolicyReader = Callable[[], Awaitable[LocalPolicy]]
 
+#: Tells which record of what was given to whom cannot be read.
+RecordsReader = Callable[[], Awaitable[str | None]]
+
 #: Tells how the host keeps GPUs apart.
 IsolationReader = Callable[[], Awaitable[GpuIsolation]]
 
@@ -44,11 +47,13 @@ class InventoryReporter:
         presented: Presented | None = None,
         policy: PolicyReader,
         isolation: IsolationReader | None = None,
+        records: RecordsReader | None = None,
         interval: float = CHECK_INTERVAL,
     ) -> None:
         self._source = source
         self._policy = policy
         self._isolation = isolation
+        self._records = records
         self._presented = presented
         self._interval = interval
         self._ssh = SshServerReader()
@@ -92,6 +97,8 @@ class InventoryReporter:
         host = structs.replace(host, policy=policy.as_reported())
         if self._isolation is not None:
             host = structs.replace(host, gpu_isolation=await self._isolation())
+        if self._records is not None:
+            host = structs.replace(host, records_damaged=await self._records())
         return _with_driver(host, report), report.gpus
 
 

@@ -189,7 +189,7 @@ class Link:
         received = self._websocket.protocol.close_rcvd
         if machine.close_code is not None:
             error_code = fatal.code if fatal is not None else None
-            return Ending(machine.close_code, machine.close_reason, error_code)
+            return Ending(machine.close_code, machine.reason, error_code)
         if received is not None:
             return Ending(received.code, received.reason or "The control plane closed the link.")
         return Ending(ABNORMAL, "The connection broke.")

@@ -83,6 +83,8 @@ class Report:
             ]
             if status.commands is not None:
                 lines.append(("commands", _commands(status.commands)))
+                if status.commands.damaged is not None:
+                    lines.append(("records", status.commands.damaged))
             if status.last_error is not None:
                 lines.append(
                     ("last error", f"{self._ago(status.last_error_at)}: {status.last_error}")

@@ -24,13 +24,15 @@ class LinkState(StrEnum):
 
 
 class CommandStatus(msgspec.Struct, frozen=True):
-    """`allowed` kinds; `trouble` says why none is taken all the same."""
+    """`allowed` kinds; `trouble` says why none is taken all the same, `damaged` which record of what
+    was given to whom cannot be read."""
 
     allowed: list[str]
     waiting: int = 0
     running: int = 0
     unacknowledged: int = 0
     trouble: str | None = None
+    damaged: str | None = None
 
 
 class Status(msgspec.Struct):

@@ -119,11 +119,22 @@ async def _start(agents: "Agents", options: DemoOptions, console: Console) -> No
     ).order_by("name_key")
     ids = ", ".join(f'"{encode_id("Machine", machine.id)}"' for machine in followed)
     console.print(
-        f"{len(hosts)} agents are running: one watches this host, the others are the same program "
-        f"with {options.gpus} made-up\nGPUs each. Paste this into the console to see some of them "
-        f"live:\n\n{_SUBSCRIPTION.format(ids=ids)}\n\nCtrl-C ends it.\n",
+        f"{_running(options)} Paste this into the console to see "
+        f"{'it' if len(hosts) == 1 else 'some of them'} live:\n\n"
+        f"{_SUBSCRIPTION.format(ids=ids)}\n\nCtrl-C ends it.\n",
         markup=False,
         soft_wrap=True,
+    )
+
+
+def _running(options: DemoOptions) -> str:
+    if options.hosts == 0:
+        return "1 agent is running: it watches this host."
+    others = "the other is" if options.hosts == 1 else "the others are"
+    gpus = "1 made-up\nGPU" if options.gpus == 1 else f"{options.gpus} made-up\nGPUs"
+    return (
+        f"{options.hosts + 1} agents are running: one watches this host, {others} the same program "
+        f"with {gpus}{' each' if options.hosts > 1 else ''}."
     )
 
 

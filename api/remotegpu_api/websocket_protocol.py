@@ -17,12 +17,24 @@ from remotegpu_api import departure, taking
 from remotegpu_api.frames import EXTENSION, WHOLE_BINARY, FrameWriter, frame
 from remotegpu_api.live.messages import MAX_MESSAGE, CloseCode
 from remotegpu_api.taking import Taker, is_between_frames, whole_message
+from remotegpu_protocol import close_codes
 from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
 
 log = structlog.get_logger()
 
 #: Bytes of one message from a client, by path; other paths have no websockets.
 MAX_SIZES: Final = {"/graphql": MAX_MESSAGE, "/agent": MAX_MESSAGE_BYTES}
+
+#: The name in `scope["extensions"]` of an event that is set when the peer takes its leave of a
+#: websocket that was closed from here: it was there.
+LEAVE_TAKEN: Final = "remotegpu.leave_taken"
+
+#: Code and reason of the close frame when the server ends, by path. Clients of the graph know 1012
+#: (service restart); agents have a code of their protocol.
+FAREWELLS: Final = {
+    "/graphql": (1012, "The server ends: connect again."),
+    "/agent": (int(close_codes.CloseCode.GOING_AWAY), "The control plane ends: connect again."),
+}
 
 #: Bytes that a transport holds for a reader before writers have to wait, under TLS too, where the
 #: loop's own bound is eight times that.
@@ -53,6 +65,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     #: the frames first, and the application has read what came before. Until it is given something.
     _in_order = False
     _may_write = True
+    _leave_taken: asyncio.Event | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -67,6 +80,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             scope = cast("Scope", self.scope)
             scope["extensions"][taking.EXTENSION] = self._take_by
             scope["extensions"][departure.EXTENSION] = self._departed
+            scope["extensions"][LEAVE_TAKEN] = self._leave_taken = asyncio.Event()
             if self.scope["path"] == "/agent":
                 # Its heartbeats, and what they are answered, say both ways that the other lives.
                 self.ping_interval = None
@@ -132,6 +146,15 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         return True
 
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent and self.conn.state is OPEN:
+            code, reason = FAREWELLS[self.scope["path"]]
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+        super().shutdown()
+
     def handle_ping(self) -> None:
         # After a breach in the same breath, the answer went with the close frame, the last bytes.
         if self.conn.eof_sent:
@@ -182,6 +205,8 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
         self._end_within(self.close_timeout if within is None else within, SLOW_CLOSE_TIMEOUT)
 
     def handle_close(self, event: Frame) -> None:
+        if self.close_sent and self._leave_taken is not None:
+            self._leave_taken.set()
         super().handle_close(event)
         self._see_to_the_end()
 

@@ -9,6 +9,7 @@ RemoteGPUError
 ├── InvalidCredentials   user name or password is wrong
 ├── LockedOut            too many failures: wait
 ├── EnrollmentRefused    the token is unknown, used, expired or revoked
+│   └── KeyInUse         the host's key is, or was, another machine's
 ├── CursorExpired        what came after the cursor is no longer kept
 ├── LimitExceeded        a bound of the service
 ├── NoCapacity           nothing that fits is free for that time
@@ -73,6 +74,10 @@ class LockedOut(RemoteGPUError):
 
 class EnrollmentRefused(RemoteGPUError):
     code = "ENROLLMENT_REFUSED"
+
+
+class KeyInUse(EnrollmentRefused):
+    code = "KEY_IN_USE"
 
 
 class CursorExpired(RemoteGPUError):

@@ -18,12 +18,14 @@ from remotegpu_protocol.errors import (
     VersionMismatch,
     close_code_of,
 )
+from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.limits import (
     HEARTBEAT_INTERVAL,
     HELLO_TIMEOUT,
     INVENTORY_RETRY,
     LINK_SILENCE,
+    MAX_ERROR_LENGTH,
     MAX_HEARTBEAT_INTERVAL,
     MAX_LINK_SILENCE,
     MAX_SAMPLE_INTERVAL,
@@ -78,7 +80,9 @@ class AgentLink:
     ) -> None:
         self.state = AgentState.AWAITING_CHALLENGE
         self.close_code: int | None = None
+        #: Why the link ended: as the close frame has room for it, and in full.
         self.close_reason = ""
+        self.reason = ""
         self.welcome: Welcome | None = None
         #: Server's clock minus ours in milliseconds, as last heard.
         self.clock_offset = 0
@@ -302,6 +306,7 @@ class AgentLink:
         self.state = AgentState.CLOSED
         self.close_code = code
         self.close_reason = fit_reason(reason)
+        self.reason = clean_text(reason, MAX_ERROR_LENGTH)
 
 
 def _clamp(value: float, low: float, high: float) -> float:

@@ -28,6 +28,8 @@ class CloseCode(IntEnum):
     HELLO_TIMEOUT = 4408
     #: A newer connection of the same machine took over.
     SUPERSEDED = 4409
+    #: An administrator accepted the host: the link is opened anew.
+    ACCEPTED = 4410
     #: The control plane has all the links that it may have: try later.
     OVERLOADED = 4429
 

@@ -85,7 +85,9 @@ def _decode(decoder: msgspec.msgpack.Decoder[Message], frame: bytes | str) -> Me
         raise InvalidMessage(f"Could not read {named}: {reason}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = clean_text(str(error), 300)
-        raise InvalidMessage(f"Expected one msgpack map, got {reason}.") from None
+        raise InvalidMessage(
+            f"Expected one msgpack map, and the message cannot be read as one: {reason}."
+        ) from None
 
 
 def _kind(frame: bytes) -> str | None:

@@ -8,8 +8,12 @@ ProtocolError
 ├── MessageTooLarge
 ├── VersionMismatch         no version in common
 ├── AuthenticationFailed    the signature, the machine or the enrolment token does not hold
+├── EnrollmentRefused       the enrolment token is unknown, used, expired or revoked
+├── KeyInUse                the key to enrol is, or was, another machine's
+├── EnrollmentConflict      the machine's name or hardware is another machine's
 ├── Revoked                 the key was revoked or the machine removed
 ├── Superseded              a newer connection of the same machine took over
+├── HostAccepted            an administrator accepted the host
 ├── Overloaded              the control plane has all the links that it may have
 └── InvalidValue            a name, label or address outside its grammar
 """
@@ -63,6 +67,18 @@ class AuthenticationFailed(ProtocolError):
     close_code = 4401
 
 
+class EnrollmentRefused(AuthenticationFailed):
+    code = "ENROLLMENT_REFUSED"
+
+
+class KeyInUse(AuthenticationFailed):
+    code = "KEY_IN_USE"
+
+
+class EnrollmentConflict(AuthenticationFailed):
+    code = "CONFLICT"
+
+
 class Revoked(ProtocolError):
     code = "REVOKED"
     close_code = 4403
@@ -71,6 +87,11 @@ class Revoked(ProtocolError):
 class Superseded(ProtocolError):
     code = "SUPERSEDED"
     close_code = 4409
+
+
+class HostAccepted(ProtocolError):
+    code = "HOST_ACCEPTED"
+    close_code = 4410
 
 
 class Overloaded(ProtocolError):
@@ -93,8 +114,12 @@ _CLOSE_CODES: Final = {
         MessageTooLarge,
         VersionMismatch,
         AuthenticationFailed,
+        EnrollmentRefused,
+        KeyInUse,
+        EnrollmentConflict,
         Revoked,
         Superseded,
+        HostAccepted,
         Overloaded,
         InvalidValue,
     )

@@ -176,6 +176,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     policy: Policy | None = None
     gpu_isolation: GpuIsolation | None = None
     ssh: SshServer | None = None
+    records_damaged: LongText | None = None
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

@@ -36,7 +36,11 @@ def verify_hello(hello: Hello, *, public_key: bytes, nonce: bytes) -> None:
         agent_nonce=hello.nonce,
         versions=hello.versions,
     )
-    _verify(public_key, hello.signature, statement)
+    if not _fits(public_key, hello.signature, statement):
+        raise AuthenticationFailed(
+            "The signature does not fit the machine's registered key. If the host was "
+            "reinstalled, enrol it again."
+        )
 
 
 def verify_enroll(enroll: Enroll, *, nonce: bytes) -> None:
@@ -48,14 +52,17 @@ def verify_enroll(enroll: Enroll, *, nonce: bytes) -> None:
         server_nonce=nonce,
         versions=enroll.versions,
     )
-    _verify(enroll.public_key, enroll.signature, statement)
+    if not _fits(enroll.public_key, enroll.signature, statement):
+        raise AuthenticationFailed(
+            "The signature of the enrolment does not fit the public key in it. Expected Ed25519 "
+            "by that key over the enrol statement: this connection's nonce, and the token, origin "
+            "and versions of the message."
+        )
 
 
-def _verify(public_key: bytes, signature: bytes, statement: bytes) -> None:
+def _fits(public_key: bytes, signature: bytes, statement: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, statement)
     except (InvalidSignature, ValueError):
-        raise AuthenticationFailed(
-            "The signature does not fit the machine's registered key. If the host was "
-            "reinstalled, enrol it again."
-        ) from None
+        return False
+    return True

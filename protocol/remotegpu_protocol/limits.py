@@ -78,6 +78,9 @@ SAMPLE_INTERVAL: Final = 5.0
 MIN_SAMPLE_INTERVAL: Final = 0.1
 MAX_SAMPLE_INTERVAL: Final = 3600.0
 
+#: Seconds by which a sample's time may differ from the host's clock, as the host told it last.
+SAMPLE_WINDOW: Final = 60.0
+
 #: Seconds for which a watch rate holds unless it is renewed.
 WATCH_LEASE: Final = 30.0
 MAX_WATCH_LEASE: Final = 300.0

@@ -17,6 +17,7 @@ from remotegpu_protocol.metrics import Metrics
 from remotegpu_protocol.statements import NONCE_BYTES
 from remotegpu_protocol.values import (
     Count,
+    EventCount,
     Identifier,
     LongText,
     ProtocolVersion,
@@ -96,7 +97,8 @@ class Hello(Message, frozen=True, tag="hello"):
     with its own configuration, so that a host lured to another address proves nothing there.
 
     `journal_id` and `last_sequence` name the agent's journal of commands and the last event
-    that it wrote there; an agent without one sends nothing.
+    that it wrote there, `acknowledged_sequence` the last that it was told to be applied; an agent
+    without one sends nothing.
     """
 
     machine_id: Identifier
@@ -108,7 +110,8 @@ class Hello(Message, frozen=True, tag="hello"):
     boot_id: Text
     clock: Timestamp
     journal_id: Identifier | None = None
-    last_sequence: Count | None = None
+    last_sequence: EventCount | None = None
+    acknowledged_sequence: EventCount | None = None
 
 
 class Enroll(Message, frozen=True, tag="enroll"):

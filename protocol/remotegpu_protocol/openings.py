@@ -18,6 +18,7 @@ def connecting(
     boot_id: str,
     journal_id: str | None = None,
     last_sequence: int | None = None,
+    acknowledged_sequence: int | None = None,
 ) -> Opening:
     """The opening of an enrolled agent; `origin` is normalised."""
     versions = list(SUPPORTED_VERSIONS)
@@ -42,6 +43,7 @@ def connecting(
             clock=clock,
             journal_id=journal_id,
             last_sequence=last_sequence,
+            acknowledged_sequence=acknowledged_sequence,
         )
 
     return open_with

@@ -11,11 +11,13 @@ from remotegpu_protocol.codec import decode_from_agent, encode
 from remotegpu_protocol.commands import Cancel, Command, Event, EventAck
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
+    InvalidValue,
     ProtocolError,
     UnexpectedMessage,
     UnknownMessage,
     VersionMismatch,
 )
+from remotegpu_protocol.grammar import clean_text
 from remotegpu_protocol.inventory import Inventory
 from remotegpu_protocol.limits import (
     CLOCK_SKEW_TOLERANCE,
@@ -23,12 +25,14 @@ from remotegpu_protocol.limits import (
     HELLO_TIMEOUT,
     INVALID_FORGIVEN_RATE,
     LINK_SILENCE,
+    MAX_ERROR_LENGTH,
     MAX_INVALID_MESSAGES,
     MESSAGE_BURST,
     MESSAGE_RATE,
     REPLY_BURST,
     REPLY_RATE,
     SAMPLE_INTERVAL,
+    SAMPLE_WINDOW,
     SUPPORTED_VERSIONS,
     UNREACHABLE_AFTER,
 )
@@ -47,6 +51,11 @@ from remotegpu_protocol.messages import (
     Welcome,
 )
 from remotegpu_protocol.metrics import Metrics
+from remotegpu_protocol.plausibility import (
+    check_inventory,
+    check_sampled_gpus,
+    check_sequences,
+)
 from remotegpu_protocol.values import MAX_TIMESTAMP
 
 
@@ -60,6 +69,7 @@ class ServerState(Enum):
 
 #: Milliseconds.
 _TOLERATED: Final = CLOCK_SKEW_TOLERANCE * 1000
+_SAMPLE_WINDOW: Final = SAMPLE_WINDOW * 1000
 
 
 class ServerLink:
@@ -80,7 +90,9 @@ class ServerLink:
         self.state = ServerState.AWAITING_HELLO
         self.nonce = nonce
         self.close_code: int | None = None
+        #: Why the link ended: as the close frame has room for it, and in full.
         self.close_reason = ""
+        self.reason = ""
         #: The version in use, once an opening offered one that we speak.
         self.version: int | None = None
         #: Our clock minus the agent's in milliseconds, as last heard.
@@ -96,6 +108,9 @@ class ServerLink:
         self._replies = Allowance(rate=REPLY_RATE, burst=REPLY_BURST, now=now)
         self._dropping = False
         self._skew_reported = False
+        #: GPUs of the newest inventory, and of the last sample that was in order.
+        self._gpus: frozenset[str] = frozenset()
+        self._sampled_gpus: list[str] = []
         self._send(Challenge(nonce, list(SUPPORTED_VERSIONS), clock))
 
     def receive(self, frame: bytes | str, *, now: float, clock: int) -> FromAgent | None:
@@ -112,6 +127,7 @@ class ServerLink:
             message = decode_from_agent(frame)
             if type(message) is Metrics and self.state is ServerState.OPEN:
                 # Nearly every message.
+                self._check_sample(message, clock)
                 return message
             return self._handle(message, clock=clock)
         except UnknownMessage as error:
@@ -120,6 +136,14 @@ class ServerLink:
             elif self._replies.take(now):
                 # A newer agent may say more than we know, and as often as it samples: it is told,
                 # and stays.
+                self.reject(error.code, error.message)
+            return None
+        except InvalidValue as error:
+            if self.state is not ServerState.OPEN:
+                self.refuse(error)
+                return None
+            # Read, and not believed: a host whose clock was set says so many times a second.
+            if self._replies.take(now):
                 self.reject(error.code, error.message)
             return None
         except ProtocolError as error:
@@ -233,6 +257,7 @@ class ServerLink:
             self.state = ServerState.CLOSED
             self.close_code = code
             self.close_reason = fit_reason(reason)
+            self.reason = clean_text(reason, MAX_ERROR_LENGTH)
 
     def corrected(self, agent_clock: int) -> int:
         """A time of the agent's on our clock; left alone while the two clocks agree."""
@@ -263,7 +288,12 @@ class ServerLink:
                 self._send(HeartbeatAck(message.sequence, clock))
                 self._report_skew()
                 return message
-            case Inventory() | Event() if self.state is ServerState.OPEN:
+            case Inventory() if self.state is ServerState.OPEN:
+                check_inventory(message)
+                self._gpus = frozenset(gpu.uuid for gpu in message.gpus)
+                self._sampled_gpus = []
+                return message
+            case Event() if self.state is ServerState.OPEN:
                 return message
             case Error():
                 if message.fatal:
@@ -274,6 +304,20 @@ class ServerLink:
                     f"Got a {type(message).__name__} while {self.state.name.lower()}."
                 )
 
+    def _check_sample(self, metrics: Metrics, clock: int) -> None:
+        distance = self.corrected(metrics.sampled_at) - clock
+        if not -_SAMPLE_WINDOW <= distance <= _SAMPLE_WINDOW:
+            raise InvalidValue(
+                f"sampled_at: expected a time within {SAMPLE_WINDOW:g} s of this host's clock as "
+                f"its last hello or heartbeat told it, got one {abs(distance) // 1000} s "
+                f"{'after' if distance > 0 else 'before'} it."
+            )
+        uuids = [gpu.uuid for gpu in metrics.gpus]
+        # The same ones each time, for as long as nothing is wrong.
+        if uuids != self._sampled_gpus:
+            check_sampled_gpus(uuids, self._gpus)
+            self._sampled_gpus = uuids
+
     def _check_opening(self, message: Hello | Enroll) -> None:
         self.version = next((v for v in SUPPORTED_VERSIONS if v in message.versions), None)
         if self.version is None:
@@ -281,6 +325,8 @@ class ServerLink:
                 f"This control plane speaks protocol versions {list(SUPPORTED_VERSIONS)}, the "
                 f"agent offers {message.versions}: upgrade the older of the two."
             )
+        if isinstance(message, Hello):
+            check_sequences(message.last_sequence, message.acknowledged_sequence)
         if message.origin not in self._origins:
             raise AuthenticationFailed(
                 f"The agent dialled {message.origin}; this control plane is "

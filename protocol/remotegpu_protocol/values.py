@@ -30,6 +30,8 @@ Celsius = Annotated[float, Meta(ge=-100, le=300, extra={"unit": "°C"})]
 Watts = Annotated[float, Meta(ge=0, le=100_000, extra={"unit": "W"})]
 Megahertz = Annotated[int, Meta(ge=0, le=100_000, extra={"unit": "MHz"})]
 Count = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+#: Sequence of an event in a journal: none will have had more, and what comes after fits a `Count`.
+EventCount = Annotated[int, Meta(ge=0, le=2**40)]
 #: Bytes per second.
 Rate = Annotated[float, Meta(ge=0, le=1e15, extra={"unit": "bytes/s"})]
 Seconds = Annotated[float, Meta(ge=0, le=1e15, extra={"unit": "s"})]

@@ -94,6 +94,7 @@ class Link:
         self.acknowledged: list[int] = []
         #: Neither reads nor writes any more, as a host whose cable was pulled.
         self.frozen = False
+        self._has_told = False
         self._clock_offset = clock_offset
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -123,11 +124,15 @@ class Link:
         return self
 
     async def send(self, metrics: Metrics) -> None:
+        """Send a sample; before the first, an inventory of its GPUs where none was sent."""
+        if not self._has_told and metrics.gpus:
+            await self.send_inventory(inventory(*(gpu.uuid for gpu in metrics.gpus)))
         self.link.send_metrics(metrics)
         await self._flush()
 
     async def send_inventory(self, said: Inventory) -> InventoryAck:
         """Send it and wait for the answer."""
+        self._has_told = True
         self.link.send_inventory(said, now=time.monotonic())
         await self._flush()
         return await self.until(

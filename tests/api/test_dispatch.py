@@ -173,7 +173,7 @@ async def test_hosts_that_may_not_have_commands_get_none(server: Server) -> None
         )
         accepted = await server.ask(accept, {"id": host.id}, token=admin)
         assert accepted["acceptHost"]["machine"]["commandHold"] is None
-        assert (await link.closed())[0] == 4409
+        assert (await link.closed())[0] == 4410
     async with host.connected(opening=host.opening(journal=(JOURNAL, 4))) as link:
         assert [command.id for command in await link.commands(1)] == [two]
         # Nobody could tell, and now the host does.
@@ -193,7 +193,7 @@ async def test_an_accepted_host_is_looked_at_anew_before_it_is_sent_anything(
         [one] = await queue(host, "one")
         # By another replica, while nobody can be told.
         await hosts.accept_host(await make_admin(), machine.id)
-        assert (await link.closed())[0] == 4409
+        assert (await link.closed())[0] == 4410
         assert link.of(wire.Command) == []
     async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:
         assert [command.id for command in await link.commands(1)] == [one]
@@ -217,12 +217,12 @@ async def test_an_event_after_a_gap_waits_for_the_one_before(
     fails = [True]
 
     async def apply(
-        machine_id: uuid.UUID, epoch: int, event: wire.Event, *, first: bool
+        machine_id: uuid.UUID, epoch: int, event: wire.Event, *, first_of: int | None
     ) -> Applied:
         if fails:
             fails.pop()
             raise OperationalError("the database is away")
-        return await apply_event(machine_id, epoch, event, first=first)
+        return await apply_event(machine_id, epoch, event, first_of=first_of)
 
     monkeypatch.setattr(connection, "apply_event", apply)
     async with host.connected(opening=host.opening(journal=(JOURNAL, 0))) as link:

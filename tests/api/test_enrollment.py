@@ -183,9 +183,14 @@ async def test_enrolling_anew_ends_the_link_of_the_old_key(any_server: Server) -
         answer = await new.enroll(made["createEnrollment"]["token"])
         assert isinstance(answer, Enrolled)
         assert answer.machine_id == old.machine_id
-        assert (await link.closed(within=2))[0] == 4409
+        code, reason = await link.closed(within=2)
+        assert code == 4403
+        assert reason is not None
+        assert reason.startswith("The host was enrolled anew")
+    # The key is known as one that was revoked.
     async with old.dialled() as again:
-        assert (await again.closed())[0] == 4401
+        assert (await again.closed())[0] == 4403
+        assert [error.code for error in again.of(Error)] == ["REVOKED"]
     async with new.connected() as link:
         assert link.epoch == 3
     assert await Machine.all().count() == 1

@@ -247,6 +247,7 @@ async def test_samples_are_taken_however_they_are_written(server: Server) -> Non
         await eventually(arrived)
 
     async with host.connected() as link:
+        await link.send_inventory(inventory("GPU-0", "GPU-1"))
         at = now_ms()
         await link.send_raw(frame(sample(at)))
         await arrives(at)
@@ -339,9 +340,9 @@ async def test_names_that_are_no_text_are_refused_and_strange_ones_are_not(
         named = replace(
             good.gpus[0], uuid="GPU-é", processes=[[7, "\ud7ff\u202e日本\x00\n", "ü", 5]]
         )
+        await link.send_inventory(inventory("GPU-é", hostname="gpü-日本"))
         await link.send_raw(msgspec.msgpack.encode(replace(good, gpus=[named])))
         await stored(server, host)
-        await link.send_inventory(inventory("GPU-é", hostname="gpü-日本"))
         machine = await _machine(server, admin, host)
         assert machine["latestMetrics"]["gpus"][0]["uuid"] == "GPU-é"
         assert machine["latestMetrics"]["gpus"][0]["processes"] is not None
@@ -413,12 +414,13 @@ async def test_what_an_older_link_still_says_changes_nothing(
         operation = await viewer.subscribe(
             LIVE, {"machineIds": [host.id]}, operation="MachineMetrics"
         )
-        monkeypatch.setattr(AgentConnection, "end", deaf)
+        await old.send_inventory(inventory("GPU-0", hostname="old"))
+        monkeypatch.setattr(AgentConnection, "give_way", deaf)
         async with host.connected() as new:
             await new.send_inventory(inventory("GPU-0", hostname="new"))
-            await new.send(sample(utilization=22))
+            await new.send(sample(gpus=1, utilization=22))
             await operation.data()
-            await old.send(sample(now_ms() + 50, utilization=99))
+            await old.send(sample(now_ms() + 50, gpus=1, utilization=99))
             await operation.silent(0.5)
             machine = await _machine(server, admin, host)
             assert machine["latestMetrics"]["gpus"][0]["utilization"] == 22.0
@@ -469,7 +471,7 @@ async def test_one_agent_that_misbehaves_costs_the_others_nothing(server: Server
             await noisy.open()
             for _ in range(500):
                 with contextlib.suppress(OSError):
-                    await noisy.send_raw(frame(sample()))
+                    await noisy.send_raw(frame(sample(gpus=0)))
             await noisy.until(lambda: noisy.errors("RATE_LIMITED"))
             await link.send(sample(utilization=3))
             event = (await operation.data(within=3))["machineMetrics"]

@@ -144,13 +144,18 @@ async def test_only_a_hosts_own_gpus_each_once(server: Server) -> None:
     honest, liar = await enrolled(server, admin, "honest"), await enrolled(server, admin, "liar")
     async with honest.connected() as good, liar.connected() as bad:
         await good.send_inventory(inventory("GPU-0"))
-        await bad.send_inventory(inventory("GPU-1"))
+        await bad.send_inventory(inventory("GPU-1", "GPU-0"))
         await good.send(sample(gpus=1, utilization=10))
-        twice = [GpuMetrics(index=n, uuid="GPU-1", utilization=20.0 + n) for n in range(2)]
+        own = [GpuMetrics(index=0, uuid="GPU-1", utilization=20.0)]
         stolen = [GpuMetrics(index=2, uuid="GPU-0", utilization=99.0)]
-        invented = [GpuMetrics(index=3, uuid="GPU-2", utilization=99.0)]
-        said = Metrics(sampled_at=now_ms(), host=HostMetrics(), gpus=twice + stolen + invented)
+        said = Metrics(sampled_at=now_ms(), host=HostMetrics(), gpus=own + stolen)
         found = await told(server, liar, bad, said)
+        # Refused as a whole, and told.
+        invented = [GpuMetrics(index=3, uuid="GPU-2", utilization=99.0)]
+        for gpus in (own * 2, own + invented):
+            await bad.send(Metrics(sampled_at=now_ms() + 5, host=HostMetrics(), gpus=gpus))
+        await bad.until(lambda: len(bad.errors("INVALID_VALUE")) == 2)
+        assert (await scrape(server)).of(UTIL) == found.of(UTIL)
     assert {(s.labels["machine"], s.labels["UUID"]): s.value for s in found.of(UTIL)} == {
         ("honest", "GPU-0"): 10.0,
         ("liar", "GPU-1"): 20.0,
@@ -165,7 +170,11 @@ async def test_a_sample_older_than_two_minutes_is_not_exposed(
     host = await enrolled(server, await server.sign_in(), "gpu-01")
     async with host.connected() as link:
         await link.send_inventory(inventory("GPU-0"))
-        found = await told(server, host, link, sample(now_ms() - age, gpus=1))
+        said = sample(now_ms() - age, gpus=1)
+        kept = Sample(link.epoch, said.sampled_at, encode(said))
+        await server.plane.bus.publish_sample(uuid.UUID(host.machine_id), kept)
+        await latest(server, host, said.sampled_at)
+        found = await scrape(server)
     assert len(found.of(UTIL)) == shown
     assert len(found.of("node_memory_MemTotal_bytes")) == shown
     # The machine is there all the same.

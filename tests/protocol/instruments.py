@@ -65,7 +65,7 @@ def enroll_opening(key: HostKey | None = None) -> Opening:
 
 
 def inventory(revision: int = 1) -> Inventory:
-    gpu = GpuInventory(index=0, uuid="GPU-1", model="NVIDIA H100", memory_total=80 * 2**30)
+    gpu = GpuInventory(index=0, uuid="GPU-0", model="NVIDIA H100", memory_total=80 * 2**30)
     return Inventory(revision=revision, host=HostInventory(hostname="node-1"), gpus=[gpu])
 
 

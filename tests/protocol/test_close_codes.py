@@ -5,6 +5,9 @@ from hypothesis import strategies as st
 from remotegpu_protocol.close_codes import MAX_REASON_BYTES, PERMANENT, CloseCode, fit_reason
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
+    EnrollmentConflict,
+    EnrollmentRefused,
+    KeyInUse,
     Overloaded,
     ProtocolError,
     Revoked,
@@ -44,6 +47,9 @@ def test_errors_that_other_ends_invent_close_with_going_away() -> None:
 def test_where_trying_again_soon_is_pointless() -> None:
     assert {kind for kind in ours() if kind.close_code in PERMANENT} == {
         AuthenticationFailed,
+        EnrollmentConflict,
+        EnrollmentRefused,
+        KeyInUse,
         Revoked,
         VersionMismatch,
     }

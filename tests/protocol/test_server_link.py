@@ -8,6 +8,14 @@ from msgspec.structs import replace
 from remotegpu_protocol.close_codes import CloseCode
 from remotegpu_protocol.codec import decode_from_server, encode
 from remotegpu_protocol.errors import Revoked
+from remotegpu_protocol.inventory import (
+    Address,
+    AddressKind,
+    GpuHealth,
+    GpuInventory,
+    HostInventory,
+    Inventory,
+)
 from remotegpu_protocol.limits import (
     HELLO_TIMEOUT,
     MAX_INVALID_MESSAGES,
@@ -31,6 +39,7 @@ from remotegpu_protocol.messages import (
     WatchRate,
     Welcome,
 )
+from remotegpu_protocol.metrics import GpuMetrics, HostMetrics, Metrics
 from remotegpu_protocol.server_link import ServerLink, ServerState
 from remotegpu_protocol.values import MAX_TIMESTAMP
 from tests.protocol.instruments import (
@@ -97,6 +106,10 @@ class Server:
         self.welcomes()
         assert self.link.state is ServerState.OPEN
         return self
+
+    def sample(self, later: int = 0, *, gpus: int = 0) -> Metrics:
+        """One of now, or so many milliseconds later."""
+        return sample(self.clock.wall + later, gpus=gpus)
 
     def beats(self, *, ahead_ms: int = 0) -> None:
         self.hears(Heartbeat(1, self.clock.wall + ahead_ms))
@@ -219,7 +232,7 @@ def test_heartbeats_are_answered_and_passed_on() -> None:
 def test_samples_and_inventories_are_passed_on() -> None:
     server = Server().opened()
     server.says()
-    assert server.hears(sample(1)) == sample(1)
+    assert server.hears(server.sample()) == server.sample()
     assert server.hears(inventory(3)) == inventory(3)
     assert server.says() == []
     server.link.acknowledge_inventory(3)
@@ -341,7 +354,7 @@ def test_invalid_messages_on_an_open_link_are_answered_and_survived() -> None:
     for frame in (b"", b"\xff", "text", UNREADABLE, b"\x91" * 1000):
         assert server.reads(frame) is None
         assert server.says_errors() == [("INVALID_MESSAGE", False)]
-    assert server.hears(sample(1)) == sample(1)
+    assert server.hears(server.sample()) == server.sample()
 
 
 def test_too_many_invalid_messages_are_the_end() -> None:
@@ -400,14 +413,14 @@ def test_an_oversized_frame_is_the_end_at_once() -> None:
 def test_what_comes_too_fast_is_dropped_and_counted() -> None:
     server = Server().opened()
     server.says()
-    heard = [server.hears(sample(n)) for n in range(500)]
+    heard = [server.hears(server.sample(n)) for n in range(500)]
     assert len([message for message in heard if message]) == MESSAGE_BURST - 1  # the hello counted
     assert server.link.dropped == 500 - (MESSAGE_BURST - 1)
     assert server.says_errors() == [("RATE_LIMITED", False)]
     assert server.link.state is ServerState.OPEN
 
     server.waits(1.0)
-    heard = [server.hears(sample(n)) for n in range(500)]
+    heard = [server.hears(server.sample(n)) for n in range(500)]
     assert len([message for message in heard if message]) == pytest.approx(MESSAGE_RATE, abs=1)
 
 
@@ -415,7 +428,7 @@ def test_ten_samples_a_second_are_not_too_fast() -> None:
     server = Server().opened()
     for n in range(600):
         server.waits(0.1)
-        assert server.hears(sample(n)) is not None
+        assert server.hears(server.sample()) is not None
         if n % 50 == 0:
             server.beats()
     assert server.link.dropped == 0
@@ -497,3 +510,100 @@ def test_a_closed_link_does_nothing_any_more() -> None:
     assert server.says() == []
     assert server.link.close_code == CloseCode.SUPERSEDED
     assert server.link.close_reason == "A newer connection took over."
+
+
+@pytest.mark.parametrize("skew", [0, HOUR_MS, -HOUR_MS, 4000])
+def test_a_sample_of_another_time_is_told_and_not_passed_on(skew: int) -> None:
+    server = Server().opened(ahead_ms=skew)
+    server.says()
+    now = server.clock.wall + skew
+    for at in (0, now - 70_000, now + 70_000, MAX_TIMESTAMP):
+        assert server.hears(sample(at, gpus=0)) is None
+        (error,) = server.says()
+        assert isinstance(error, Error)
+        assert (error.code, error.fatal) == ("INVALID_VALUE", False)
+        assert error.message.startswith("sampled_at: expected")
+    for at in (now - 50_000, now, now + 50_000):
+        assert server.hears(sample(at, gpus=0)) is not None
+    assert server.says() == []
+
+
+def test_a_host_whose_clock_was_set_keeps_its_link() -> None:
+    server = Server().opened()
+    server.says()
+    for _ in range(3 * MAX_INVALID_MESSAGES):
+        server.waits(0.2)
+        assert server.hears(server.sample(HOUR_MS)) is None
+    assert server.link.state is ServerState.OPEN
+    assert len(server.says()) <= REPLY_BURST + 20
+    # The next heartbeat tells of it.
+    server.beats(ahead_ms=HOUR_MS)
+    assert server.hears(server.sample(HOUR_MS)) is not None
+
+
+def gpus(*uuids: str) -> Metrics:
+    cards = [GpuMetrics(index, uuid) for index, uuid in enumerate(uuids)]
+    return Metrics(sampled_at=HandClock().wall, host=HostMetrics(), gpus=cards)
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        (gpus("GPU-1"), "gpus[0].uuid"),
+        (gpus("GPU-0", "GPU-0"), "gpus[1].uuid"),
+        (gpus("GPU-0", "GPU-9\u202e"), "gpus[1].uuid"),
+    ],
+)
+def test_gpus_that_are_not_in_the_inventory(said: Metrics, field: str) -> None:
+    server = Server().opened()
+    # What it has is not known yet.
+    assert server.hears(gpus("GPU-0")) is None
+    assert server.hears(inventory()) is not None
+    server.says()
+    for _ in range(2):
+        assert server.hears(gpus("GPU-0")) is not None
+        assert server.hears(said) is None
+    first, second = server.says()
+    assert isinstance(first, Error)
+    assert first == second
+    assert first.message.startswith(field)
+    # An inventory without it.
+    assert server.hears(replace(inventory(2), gpus=[])) is not None
+    assert server.hears(gpus("GPU-0")) is None
+
+
+def card(index: int, uuid: str, health: GpuHealth = GpuHealth.HEALTHY) -> GpuInventory:
+    return GpuInventory(index=index, uuid=uuid, model="NVIDIA H100", health=health)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "cards", "field"),
+    [
+        (["10.0.0.7", "nonsense"], [], "host.addresses[1].address"),
+        (["010.0.0.7"], [], "host.addresses[0].address"),
+        ([""], [], "host.addresses[0].address"),
+        ([], [card(0, "GPU-0"), card(1, "GPU-0")], "gpus[1].uuid"),
+        ([], [card(3, "GPU-0"), card(0, "GPU-1"), card(3, "GPU-2")], "gpus[2].index"),
+    ],
+)
+def test_an_inventory_that_makes_no_sense(
+    addresses: list[str], cards: list[GpuInventory], field: str
+) -> None:
+    server = Server().opened()
+    server.says()
+    host = HostInventory(
+        hostname="node-1", addresses=[Address(each, AddressKind.ADDITIONAL) for each in addresses]
+    )
+    assert server.hears(Inventory(revision=1, host=host, gpus=cards)) is None
+    (error,) = server.says()
+    assert isinstance(error, Error)
+    assert (error.code, error.fatal) == ("INVALID_VALUE", False)
+    assert error.message.startswith(f"{field}: expected")
+
+
+def test_a_card_that_fell_off_the_bus_may_have_anothers_index() -> None:
+    server = Server().opened()
+    cards = [card(3, "GPU-0", GpuHealth.UNHEALTHY), card(3, "GPU-1")]
+    address = Address("fe80::1%eth0", AddressKind.ADDITIONAL)
+    host = HostInventory(hostname="node-1", addresses=[address])
+    assert server.hears(Inventory(revision=1, host=host, gpus=cards)) is not None

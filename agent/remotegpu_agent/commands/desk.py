@@ -12,6 +12,7 @@ import structlog
 from remotegpu_agent.commands.admission import Handlers, expiry, refusal
 from remotegpu_agent.commands.clock import ControlClock
 from remotegpu_agent.commands.disk import DiskThread
+from remotegpu_agent.commands.host_records import HostRecords
 from remotegpu_agent.commands.journal import Journal
 from remotegpu_agent.commands.moments import Witness, nobody
 from remotegpu_agent.commands.outbox import Outbox
@@ -50,6 +51,15 @@ class DeskTimes:
     tidy: float = 3600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A journal as a hello names it: the last event in it, and the last that is acknowledged."""
+
+    journal_id: str
+    last_sequence: int
+    acknowledged: int
+
+
 class _Office:
     """What there is while the journal is open."""
 
@@ -85,6 +95,7 @@ class CommandDesk:
         self._directory = directory
         self._handlers = handlers
         self._policy = policy
+        self._records = HostRecords(directory)
         self._disk = disk or DiskThread()
         self._times = times or DeskTimes()
         self._witness = witness
@@ -96,16 +107,21 @@ class CommandDesk:
         self._trouble: str | None = None
         self._counts = Counts()
 
-    async def announcement(self) -> tuple[str, int] | None:
-        """For the hello: the journal's id and its last sequence; None without a journal."""
+    async def announcement(self) -> Announcement | None:
+        """For the hello; None without a journal."""
         office = await self._open()
         if office is None:
             return None
-        return office.journal.journal_id, office.journal.last_sequence
+        journal = office.journal
+        return Announcement(journal.journal_id, journal.last_sequence, journal.acknowledged)
 
     async def policy(self) -> LocalPolicy:
         """For the inventory."""
         return await self._disk(self._policy.read)
+
+    async def damaged_records(self) -> str | None:
+        """For the inventory: why nobody knows any more who has the host."""
+        return await self._disk(self._records.trouble)
 
     async def summary(self) -> CommandStatus:
         """For the status."""
@@ -117,6 +133,7 @@ class CommandDesk:
             running=self._counts.begun,
             unacknowledged=self._counts.unacknowledged,
             trouble=self._trouble or policy.message,
+            damaged=await self._disk(self._records.trouble),
         )
 
     def take(self, message: Message, link: Link) -> None:
@@ -127,6 +144,8 @@ class CommandDesk:
     async def run(self) -> None:
         """Work until cancelled."""
         try:
+            # Said at the start, and not when the first command fails on it.
+            await self._disk(self._records.trouble)
             while await self._open() is None:
                 await self._answer_for(self._times.reopen)
             tidied_at = time.monotonic()

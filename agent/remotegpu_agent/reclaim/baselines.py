@@ -24,6 +24,10 @@ class BaselineStore:
     def __init__(self, directory: StateDirectory) -> None:
         self._directory = directory
 
+    def check(self) -> None:
+        """Raises StateDirectoryError when it cannot be read."""
+        self._load()
+
     def find(self, allocation_id: str) -> Baseline:
         return self._load().get(allocation_id, {})
 

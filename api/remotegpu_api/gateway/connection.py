@@ -11,19 +11,24 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remotegpu_api.taking import take_by
+from remotegpu_api.websocket_protocol import LEAVE_TAKEN
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Machine
-from remotegpu_core.services import enrollments, journals, presence
+from remotegpu_core.services import endings, enrollments, journals, presence
 from remotegpu_core.services.events import apply_event
 from remotegpu_core.services.inventory import apply_inventory
+from remotegpu_core.services.journals import Journal
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.close_codes import CloseCode
 from remotegpu_protocol.commands import Command, Event
 from remotegpu_protocol.errors import (
     AuthenticationFailed,
+    EnrollmentConflict,
+    EnrollmentRefused,
+    KeyInUse,
     Overloaded,
     ProtocolError,
     Revoked,
@@ -50,15 +55,8 @@ CLOSE_TIMEOUT: Final = 2.0
 _FREQUENT: Final = (b"\xa4type\xa7metrics", b"\xa4type\xa9heartbeat")
 _NOTHING: Final[list[bytes]] = []
 
-
-class Refused(ProtocolError):
-    """A service refused the enrolment; the agent hears its code and message."""
-
-    close_code = CloseCode.UNAUTHENTICATED
-
-    def __init__(self, error: RemoteGPUError) -> None:
-        super().__init__(error.message)
-        self.code = error.code  # type: ignore[misc]  # of the service's error, not of a class
+#: What the services may refuse an enrolment for, by their codes.
+_REFUSALS: Final = {kind.code: kind for kind in (EnrollmentRefused, KeyInUse, EnrollmentConflict)}
 
 
 class AgentConnection:
@@ -96,6 +94,10 @@ class AgentConnection:
         self._abandoned = False
         #: Sequence of the first event that was heard, applied or not.
         self._first_event: int | None = None
+        #: Last sequence of the journal, when the hello did not say what of it was acknowledged.
+        self._journal_end: int | None = None
+        #: The key that the connection was verified by.
+        self._public_key = b""
 
     @property
     def heard_at(self) -> int:
@@ -127,7 +129,7 @@ class AgentConnection:
                 epoch=self.epoch or None,
                 source=self.source,
                 code=self.link.close_code,
-                reason=self.link.close_reason or "the agent closed or vanished",
+                reason=self.link.reason or "the agent closed or vanished",
             )
 
     async def _read(self) -> None:
@@ -189,10 +191,33 @@ class AgentConnection:
             code = self.link.close_code or CloseCode.NORMAL
             await self._websocket.close(code, self.link.close_reason)
 
-    async def end(self, error: ProtocolError) -> None:
-        """End the link from outside, saying why; a dead socket does not hold the caller up."""
+    async def give_way(self) -> ProtocolError:
+        """End the link, which is not the machine's newest any more, and return why; a dead socket
+        does not hold the caller up."""
+        error = await self.why_over()
         self.link.refuse(error)
         await self._close()
+        return error
+
+    async def why_over(self) -> ProtocolError:
+        """Why the link is over; some other connection or an admin raised the machine's epoch."""
+        superseded = Superseded("A newer connection of this machine took over.")
+        if self.machine_id is None:
+            return superseded
+        try:
+            return await endings.why_over(self.machine_id, self.epoch, self._public_key)
+        except DATABASE_ERRORS:
+            return superseded
+
+    async def takes_leave(self) -> bool:
+        """Whether the host is there: it answers the close of its link."""
+        leave: asyncio.Event | None = self._websocket.scope["extensions"].get(LEAVE_TAKEN)
+        if leave is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await leave.wait()
+        return leave.is_set()
 
     def is_due(self, now: float) -> bool:
         """Whether `tick` has something to do."""
@@ -267,12 +292,15 @@ class AgentConnection:
             self.link.refuse(Revoked("This machine was removed; enrol the host again."))
             return
         self.machine_id, self.machine_name = machine.id, machine.name
-        self.epoch = connected.epoch
-        await journals.meet(
-            connected.machine,
-            journal_id=hello.journal_id,
-            last_sequence=hello.last_sequence,
-        )
+        self.epoch, self._public_key = connected.epoch, bytes(machine.public_key)
+        journal = None
+        if hello.journal_id is not None:
+            journal = Journal(
+                hello.journal_id, hello.last_sequence or 0, hello.acknowledged_sequence
+            )
+            if journal.acknowledged is None:
+                self._journal_end = journal.last_sequence
+        await journals.meet(connected.machine, journal)
         self.takes_commands = hello.journal_id is not None
         self._outlet = Outlet(machine.id, self.epoch)
         self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
@@ -296,10 +324,21 @@ class AgentConnection:
                 "There is no such machine here. Was the host enrolled with another control "
                 "plane, or the machine removed? Enrol it again."
             )
-        verify_hello(hello, public_key=bytes(machine.public_key), nonce=self.link.nonce)
+        try:
+            verify_hello(hello, public_key=bytes(machine.public_key), nonce=self.link.nonce)
+        except AuthenticationFailed:
+            await self._refuse_revoked(hello, machine)
+            raise
         if machine.lifecycle is Lifecycle.RETIRED:
-            raise Revoked("This machine was retired; enrol the host again to use it.")
+            raise Revoked(endings.RETIRED)
         return machine
+
+    async def _refuse_revoked(self, hello: Hello, machine: Machine) -> None:
+        """Raises Revoked when the hello is signed by a key that the machine had."""
+        for public_key in await enrollments.revoked_keys(machine.id):
+            with contextlib.suppress(AuthenticationFailed):
+                verify_hello(hello, public_key=public_key, nonce=self.link.nonce)
+                raise Revoked(endings.REPLACED)
 
     async def _enroll(self, enroll: Enroll) -> None:
         try:
@@ -314,7 +353,7 @@ class AgentConnection:
                 code=error.code,
                 reason=error.message,
             )
-            self.link.refuse(Refused(error))
+            self.link.refuse(_REFUSALS.get(error.code, AuthenticationFailed)(error.message))
         else:
             self.link.enrolled(machine_id=str(machine.id), machine_name=machine.name)
             log.info("agent.enrolled", machine=machine.name, source=self.source)
@@ -355,15 +394,16 @@ class AgentConnection:
         if self._first_event is None:
             self._first_event = event.sequence
         try:
+            first = event.sequence == self._first_event
             applied = await apply_event(
-                self.machine_id, self.epoch, event, first=event.sequence == self._first_event
+                self.machine_id, self.epoch, event, first_of=self._journal_end if first else None
             )
         except DATABASE_ERRORS as error:
             # Not acknowledged, so the agent sends it again.
             log.warning("agent.event_waits", machine=self.machine_name, error=str(error))
             return
         if applied.stale:
-            self.link.refuse(Superseded("A newer connection of this machine took over."))
+            self.link.refuse(await self.why_over())
             return
         if applied.acknowledge is None:
             return
@@ -390,7 +430,7 @@ class AgentConnection:
             log.warning("agent.inventory_waits", machine=self.machine_name, error=str(error))
             return
         if applied.stale:
-            self.link.refuse(Superseded("A newer connection of this machine took over."))
+            self.link.refuse(await self.why_over())
             return
         for text in applied.refused:
             self.link.reject("HARDWARE_CONFLICT", text)

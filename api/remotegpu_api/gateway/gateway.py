@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import structlog
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remotegpu_api.callers import source_address
 from remotegpu_api.gateway.allocation_duty import AllocationDuty
@@ -16,14 +16,20 @@ from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.dispatcher import Dispatcher
 from remotegpu_api.gateway.pace import Pace
 from remotegpu_api.gateway.presence_duty import PresenceDuty
+from remotegpu_api.gateway.takeovers import Takeovers
 from remotegpu_api.places import Places
 from remotegpu_core.bus.keys import FENCE, WATCH
 from remotegpu_core.control_plane import ControlPlane
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import Overloaded
+from remotegpu_core.services import hosts
 from remotegpu_core.tasks import end, keep_running
+from remotegpu_protocol import errors as protocol
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
-from remotegpu_protocol.errors import Superseded
+from remotegpu_protocol.codec import encode
+from remotegpu_protocol.errors import ProtocolError, Superseded, VersionMismatch
 from remotegpu_protocol.limits import SAMPLE_INTERVAL, SUBPROTOCOL, WATCH_LEASE
+from remotegpu_protocol.messages import Error
 
 log = structlog.get_logger()
 
@@ -43,6 +49,7 @@ class Gateway:
         self._sockets: dict[AgentConnection, float] = {}
         self._places = Places("agents", "address")
         self._watching: dict[uuid.UUID, float] = {}
+        self._takeovers = Takeovers()
         self.pace = Pace()
         self._ticker: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -71,7 +78,8 @@ class Gateway:
         """Serve one websocket at /agent from its handshake to its end."""
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await websocket.accept()
-            await websocket.close(CloseCode.VERSION_MISMATCH, f"This speaks {SUBPROTOCOL}.")
+            told = f"Offer the websocket subprotocol {SUBPROTOCOL}; nothing else is spoken here."
+            await _turn_away(websocket, VersionMismatch(told))
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
         settings = self.plane.settings
@@ -84,7 +92,7 @@ class Gateway:
                     )
                 )
             except Overloaded as error:
-                await websocket.close(CloseCode.OVERLOADED, fit_reason(error.message))
+                await _turn_away(websocket, protocol.Overloaded(error.message))
                 return
             connection = AgentConnection(websocket, self, source)
             self._sockets[connection] = connection.link.next_tick()
@@ -160,7 +168,19 @@ class Gateway:
         if connection.is_superseded:
             return
         connection.is_superseded = True
-        self.run(connection.end(Superseded("A newer connection of this machine took over.")))
+        self.run(self._end(connection))
+
+    async def _end(self, connection: AgentConnection) -> None:
+        """End a link that is not its machine's newest any more, and see whether its host is there:
+        then two hosts use one key."""
+        why = await connection.give_way()
+        machine_id = connection.machine_id
+        if not isinstance(why, Superseded) or machine_id is None:
+            return
+        if await connection.takes_leave() and self._takeovers.note(machine_id, time.monotonic()):
+            log.warning("agent.cloned", machine=connection.machine_name, source=connection.source)
+            with contextlib.suppress(*DATABASE_ERRORS):
+                await hosts.hold_clones(machine_id)
 
     def run(self, errand: Coroutine[Any, Any, None]) -> None:
         """Have something done that nobody waits for."""
@@ -176,6 +196,13 @@ class Gateway:
                 await connection.tick()
             elif connection in self._sockets:
                 self._sockets[connection] = connection.link.next_tick()
+
+
+async def _turn_away(websocket: WebSocket, error: ProtocolError) -> None:
+    """Say why, and close: a close frame's reason has room for 123 bytes of it."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+        await websocket.send_bytes(encode(Error.saying(error.code, error.message, fatal=True)))
+        await websocket.close(error.close_code, fit_reason(error.message))
 
 
 def _machine_id(message: bytes) -> uuid.UUID | None:

@@ -18,6 +18,7 @@ from remotegpu_core.models.machine_address import AddressSource, MachineAddress
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quarantine_cause import QuarantineCause
 from remotegpu_core.models.quota import Quota
+from remotegpu_core.models.revoked_key import RevokedKey
 from remotegpu_core.models.ssh_key import SshKey
 from remotegpu_core.models.system import (
     ClockStamp,
@@ -62,6 +63,7 @@ __all__ = [
     "QuarantineCause",
     "Quota",
     "Replica",
+    "RevokedKey",
     "Session",
     "SignInFailure",
     "SshKey",

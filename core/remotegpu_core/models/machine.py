@@ -21,6 +21,7 @@ class Machine(Model):
     id = fields.UUIDField(primary_key=True, default=new_id)
     name = fields.CharField(max_length=63)
     name_key = fields.CharField(max_length=63, unique=True)
+    # One machine's: unique by an index of the migrations.
     public_key = fields.BinaryField()
     #: SMBIOS UUID, null where the firmware has none worth the name.
     hardware_uuid = fields.CharField(max_length=36, null=True, unique=True)
@@ -47,6 +48,12 @@ class Machine(Model):
     #: The agent's journal of commands, and the last of its events that was applied.
     journal_id = fields.CharField(max_length=128, null=True)
     event_sequence = fields.BigIntField(default=0, db_default=0)
+    # What an admin who accepts a held host accepts: the journal that its newest connection named, and
+    # the last event of it that the host knows to be applied.
+    offered_journal_id = fields.CharField(max_length=128, null=True)
+    offered_acknowledged = fields.BigIntField(null=True)
+    #: The epoch that began when an admin last accepted the host.
+    accepted_epoch = fields.BigIntField(default=0, db_default=0)
     #: Why no command is sent until an admin accepts the host: see `services.journals`.
     command_hold = fields.CharField(max_length=500, null=True)
 

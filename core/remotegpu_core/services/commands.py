@@ -22,6 +22,22 @@ BATCH: Final = 1000
 #: States in which the host still has something to do.
 OPEN: Final = tuple(state for state in CommandState if state not in FINAL)
 
+#: How a command ended, for people, where its host gave no reason.
+_UNEXPLAINED: Final = {
+    CommandState.FAILED: "The host could not do it, and gave no reason.",
+    CommandState.REFUSED: "The host refused it, and gave no reason.",
+    CommandState.EXPIRED: "The host did not begin it before its deadline.",
+    CommandState.CANCELLED: "It was cancelled before it was done.",
+    CommandState.INDETERMINATE: "The host cannot tell whether it was done.",
+}
+
+
+def reason_of(command: Command) -> tuple[str, str]:
+    """Code and text of why a command did not succeed."""
+    state = CommandState(command.state)
+    told = command.error_message or _UNEXPLAINED.get(state, f"It ended {state}.")
+    return command.error_code or str(state), told
+
 
 async def enqueue(
     kind: CommandKind,

@@ -12,10 +12,11 @@ from remotegpu_core.errors import (
     Conflict,
     EnrollmentRefused,
     InvalidInput,
+    KeyInUse,
     NotFound,
     RemoteGPUError,
 )
-from remotegpu_core.models import Enrollment, Machine, MachineLabel, Outcome
+from remotegpu_core.models import Enrollment, Machine, MachineLabel, Outcome, RevokedKey
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit, quarantine
@@ -29,6 +30,12 @@ from remotegpu_protocol.grammar import check_label, check_machine_name, clean_te
 from remotegpu_protocol.limits import MAX_LABELS
 from remotegpu_protocol.messages import Enroll
 
+#: Revoked keys of a machine that a signature which does not fit is compared with.
+_KEYS_LOOKED_AT = 16
+_KEY_IN_USE = (
+    "This host's key is, or was, that of another machine: a key serves one machine only. Enrol again "
+    "with a new key; remotegpu-agent makes one when the same command is run again."
+)
 _NEWEST_FIRST = Order("id", descending=True)
 
 
@@ -134,6 +141,12 @@ async def visible_enrollments(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.U
     return {row.id: row for row in await Enrollment.filter(id__in=ids)}
 
 
+async def revoked_keys(machine_id: uuid.UUID) -> list[bytes]:
+    """Keys that the machine had, the newest first, as many as are looked at."""
+    rows = RevokedKey.filter(machine_id=machine_id).order_by("-revoked_at").limit(_KEYS_LOOKED_AT)
+    return [bytes(row.public_key) for row in await rows]
+
+
 async def redeem(enroll: Enroll, *, source_address: str | None) -> Machine:
     """Turn a token into a machine; the signature was checked by the caller.
 
@@ -220,8 +233,10 @@ async def _redeemed_before(enrollment_id: uuid.UUID, enroll: Enroll) -> Machine:
 async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine:
     hardware = hardware_uuid(enroll.hardware_uuid)
     version = clean_text(enroll.agent_version)
+    await _check_key(enroll.public_key, enrollment.machine_id)
     if enrollment.replaces and enrollment.machine_id is not None:
         machine = await Machine.filter(id=enrollment.machine_id).select_for_update().get()
+        await _revoke_key(machine, enroll.public_key, now)
         machine.public_key = enroll.public_key
         machine.hardware_uuid = hardware
         machine.agent_version = version
@@ -230,6 +245,7 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
         machine.replica_id = None
         # A host that was made anew has another journal, and is accepted with it.
         machine.journal_id = EXPECTED_JOURNAL
+        machine.offered_journal_id = machine.offered_acknowledged = None
         machine.former_boot_ids = None
         was_online = machine.presence is Presence.ONLINE
         if was_online:
@@ -242,6 +258,8 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
                 "epoch",
                 "replica_id",
                 "journal_id",
+                "offered_journal_id",
+                "offered_acknowledged",
                 "former_boot_ids",
                 "presence",
             ]
@@ -265,7 +283,25 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
     return machine
 
 
-async def _explain(enroll: Enroll, error: IntegrityError) -> Conflict:
+async def _check_key(public_key: bytes, machine_id: uuid.UUID | None) -> None:
+    """A key is one machine's, and none's after it was revoked."""
+    others = Machine.filter(public_key=public_key)
+    if machine_id is not None:
+        others = others.exclude(id=machine_id)
+    if await others.exists() or await RevokedKey.filter(public_key=public_key).exists():
+        raise KeyInUse(_KEY_IN_USE)
+
+
+async def _revoke_key(machine: Machine, new_key: bytes, now: int) -> None:
+    """Remember the key that a machine had, so that a host that still has it is told so."""
+    if bytes(machine.public_key) == new_key:
+        return
+    await RevokedKey.create(
+        machine_id=machine.id, public_key=bytes(machine.public_key), revoked_at=now
+    )
+
+
+async def _explain(enroll: Enroll, error: IntegrityError) -> RemoteGPUError:
     hardware = hardware_uuid(enroll.hardware_uuid)
     if hardware is not None and await Machine.exists(hardware_uuid=hardware):
         return Conflict(
@@ -279,6 +315,8 @@ async def _explain(enroll: Enroll, error: IntegrityError) -> Conflict:
             f"A machine named {enrollment.machine_name!r} was enrolled in the meantime; create "
             "an enrolment with another name."
         )
+    if await Machine.filter(public_key=enroll.public_key).exists():
+        return KeyInUse(_KEY_IN_USE)
     return Conflict(f"The host collides with a machine that exists: {error}.")
 
 

@@ -7,7 +7,7 @@ import structlog
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Command, Machine, OperationStep
-from remotegpu_core.services import commands, freeze, operations
+from remotegpu_core.services import commands, freeze, journals, operations
 from remotegpu_core.services.allocations.outcomes import apply_outcome
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import FINAL, CommandState, StepState
@@ -35,13 +35,18 @@ class Applied:
 
 
 async def apply_event(
-    machine_id: uuid.UUID, epoch: int, event: Event, *, first: bool = False
+    machine_id: uuid.UUID, epoch: int, event: Event, *, first_of: int | None = None
 ) -> Applied:
     """Make an event of the connection `epoch` come true, all of it or nothing.
 
     One that came before is acknowledged again and changes nothing. One that follows a gap waits:
     what is missing was dropped, or could not be applied, and an acknowledgement would cover it. It
-    all comes again. Only the `first` of a connection may follow one: the host has nothing older.
+    all comes again.
+
+    `first_of` is given with the first event of a connection whose hello did not say what was
+    acknowledged: the last sequence in its journal. The host has nothing older than that event. Of a
+    journal of which nothing was applied it is the first; else the database has lost what it had
+    acknowledged, and the host is held.
     """
     async with ledger(machine_id) as machine:
         if machine is None or machine.epoch != epoch:
@@ -53,7 +58,7 @@ async def apply_event(
         if event.sequence <= machine.event_sequence:
             return Applied(machine.event_sequence)
         if event.sequence != machine.event_sequence + 1:
-            if not first:
+            if first_of is None:
                 return Applied(machine.event_sequence)
             log.warning(
                 "agent.events_missing",
@@ -61,6 +66,9 @@ async def apply_event(
                 expected=machine.event_sequence + 1,
                 got=event.sequence,
             )
+            if machine.event_sequence or event.sequence > first_of + 1:
+                await journals.hold_for_gap(machine_id)
+                return Applied()
         await Machine.filter(id=machine_id).update(event_sequence=event.sequence)
         command = await _command(machine_id, event.command_id)
         if command is None:

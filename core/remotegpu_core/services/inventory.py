@@ -12,12 +12,13 @@ from remotegpu_core.actor import machine_actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Gpu, Machine, Outcome
-from remotegpu_core.services import audit
+from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.addresses.claims import arrange
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.allocations.starts import told
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
 from remotegpu_protocol.inventory import (
@@ -88,6 +89,14 @@ async def _apply(
                 target=("Machine", machine_id),
                 outcome=Outcome.FAILED,
                 details={"machine": machine.name, "reason": " ".join(refused)},
+            )
+        if inventory.host.records_damaged is not None:
+            # It does not end with another inventory: without the record the agent knows of nobody.
+            await quarantine.add(
+                machine_id,
+                CauseCode.RECORDS_DAMAGED,
+                inventory.host.records_damaged,
+                actor=machine_actor(machine_id),
             )
         # After everything that waits for other machines' rows: it locks the counter of changes.
         if await arrange(machine_id, host):

@@ -32,6 +32,8 @@ class CauseCode(StrEnum):
     HOST_CLONED = "HOST_CLONED"
     JOURNAL_UNKNOWN = "JOURNAL_UNKNOWN"
     JOURNAL_BEHIND = "JOURNAL_BEHIND"
+    JOURNAL_AHEAD = "JOURNAL_AHEAD"
+    RECORDS_DAMAGED = "RECORDS_DAMAGED"
     ADDRESS_CONFLICT = "ADDRESS_CONFLICT"
     CLEANING_FAILED = "CLEANING_FAILED"
     STARTS_FAILED = "STARTS_FAILED"
@@ -63,6 +65,16 @@ _ANSWERS: Final[Mapping[CauseCode, _Answer]] = {
     ),
     CauseCode.JOURNAL_BEHIND: _Answer(
         f"{_ACCEPT}, or enrol it anew with --replace.",
+        holds=True,
+    ),
+    CauseCode.JOURNAL_AHEAD: _Answer(
+        "The database is older than what the host was told. Compare what runs on the host with its "
+        "allocations, then call acceptHost.",
+        holds=True,
+    ),
+    CauseCode.RECORDS_DAMAGED: _Answer(
+        "Restore the file on the host, or move it away after everything that former users left there "
+        "is gone, then call acceptHost.",
         holds=True,
     ),
     CauseCode.ADDRESS_CONFLICT: _Answer(

@@ -22,6 +22,9 @@ graph_enum(
         "HOST_CLONED": "Two hosts use its key.",
         "JOURNAL_UNKNOWN": "Its agent's journal of commands is not the one that it had.",
         "JOURNAL_BEHIND": "Its agent's journal is older than what it has told already.",
+        "JOURNAL_AHEAD": "Its agent has told more than the database knows: the database was "
+        "restored from a backup.",
+        "RECORDS_DAMAGED": "Its agent cannot read its record of what was given to whom.",
         "ADDRESS_CONFLICT": "Another machine has an address of it.",
         "CLEANING_FAILED": "An allocation on it could not be proven clean.",
         "STARTS_FAILED": "Several starts of allocations failed in a row.",

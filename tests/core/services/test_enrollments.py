@@ -3,6 +3,7 @@ import uuid
 from typing import Any
 
 import pytest
+from tortoise.exceptions import IntegrityError
 
 from remotegpu_core.actor import Actor, ActorKind, anonymous
 from remotegpu_core.clock import now_ms
@@ -11,6 +12,7 @@ from remotegpu_core.errors import (
     EnrollmentRefused,
     Forbidden,
     InvalidInput,
+    KeyInUse,
     NotFound,
     RemoteGPUError,
     Unauthenticated,
@@ -30,6 +32,7 @@ from remotegpu_core.services.enrollments import (
     list_enrollments,
     redeem,
     revoke_enrollment,
+    revoked_keys,
     visible_enrollments,
 )
 from remotegpu_core.services.presence import connect
@@ -243,6 +246,26 @@ async def test_a_key_that_was_replaced_since_does_not_get_in_with_its_old_token(
     machine = await redeem(enroll(token, key="first"), source_address=SOURCE)
     await redeem(enroll(await token_again(admin, machine), key="second"), source_address=SOURCE)
     assert "used already" in await refusal(token, key="first")
+
+
+async def test_a_key_serves_one_machine(admin: Actor) -> None:
+    await redeem(enroll(await token_for(admin, "one"), key="same"), source_address=SOURCE)
+    token = await token_for(admin, "two")
+    with pytest.raises(KeyInUse, match="serves one machine only"):
+        await redeem(enroll(token, key="same"), source_address=SOURCE)
+    # The token is as good as it was, with another key.
+    machine = await redeem(enroll(token, key="other"), source_address=SOURCE)
+    # What was revoked serves no machine again, its own neither.
+    await redeem(enroll(await token_again(admin, machine), key="newer"), source_address=SOURCE)
+    assert await revoked_keys(machine.id) == [key_of("other")]
+    for token in (await token_for(admin, "three"), await token_again(admin, machine)):
+        with pytest.raises(KeyInUse):
+            await redeem(enroll(token, key="other"), source_address=SOURCE)
+    # Enrolled anew with the key that it has, it keeps it.
+    await redeem(enroll(await token_again(admin, machine), key="newer"), source_address=SOURCE)
+    assert await revoked_keys(machine.id) == [key_of("other")]
+    with pytest.raises(IntegrityError):
+        await Machine.filter(id=machine.id).update(public_key=key_of("same"))
 
 
 async def test_a_reinstalled_host_with_hardware_of_another(admin: Actor) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Command, Machine, Operation
-from remotegpu_core.services import commands, events, operations
+from remotegpu_core.services import commands, events, journals, operations
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.presence import connect
-from remotegpu_core.states import CommandState, OperationState, StepState
+from remotegpu_core.states import CommandState, Lifecycle, OperationState, StepState
 from remotegpu_protocol.commands import Event, EventState
 from remotegpu_protocol.kinds import (
     ALLOCATION_END,
@@ -119,18 +119,46 @@ async def test_an_event_after_a_gap_waits_for_what_is_missing() -> None:
             (EventState.ACCEPTED, EventState.RUNNING, EventState.FAILED), 1
         )
     )
-    await events.apply_event(machine.id, epoch, accepted, first=True)
+    await events.apply_event(machine.id, epoch, accepted, first_of=3)
     assert await events.apply_event(machine.id, epoch, failed) == events.Applied(1)
     assert await state(command) is CommandState.ACCEPTED
     for told in (running, failed):
         assert (await events.apply_event(machine.id, epoch, told)).acknowledge == told.sequence
     assert await state(command) is CommandState.FAILED
-    # At the start of a connection it is we who have forgotten: the host has nothing older.
-    other = await sent(machine)
+
+
+async def test_a_gap_at_the_start_of_a_connection_holds_the_host() -> None:
+    """The host has nothing older: this database has lost what it had acknowledged."""
+    machine, epoch = await make_online()
+    done, other = await sent(machine), await sent(machine)
+    await events.apply_event(machine.id, epoch, event(done, 1, EventState.RUNNING), first_of=1)
     jumped = event(other, 9, EventState.ACCEPTED)
-    assert (await events.apply_event(machine.id, epoch, jumped)).acknowledge == 3
-    assert (await events.apply_event(machine.id, epoch, jumped, first=True)).acknowledge == 9
-    assert await state(other) is CommandState.ACCEPTED
+    assert (await events.apply_event(machine.id, epoch, jumped)).acknowledge == 1
+    assert await events.apply_event(machine.id, epoch, jumped, first_of=9) == events.Applied()
+    found = await Machine.get(id=machine.id)
+    assert (found.command_hold, found.event_sequence) == (journals.AHEAD, 1)
+    assert found.lifecycle is Lifecycle.QUARANTINED
+    assert await state(other) is CommandState.SENT
+    # The host is asked again, and knows where it stands.
+    assert await state(done) is CommandState.SENT
+
+
+@pytest.mark.parametrize("sequence", [11, 2**53 - 1])
+async def test_a_first_event_beyond_the_journal_is_not_believed(sequence: int) -> None:
+    machine, epoch = await make_online()
+    command = await sent(machine)
+    told = event(command, sequence, EventState.ACCEPTED)
+    assert await events.apply_event(machine.id, epoch, told, first_of=9) == events.Applied()
+    assert (await Machine.get(id=machine.id)).event_sequence == 0
+    assert (await Machine.get(id=machine.id)).command_hold == journals.AHEAD
+
+
+async def test_the_first_event_of_a_journal_that_told_nothing_here_may_be_any() -> None:
+    machine, epoch = await make_online()
+    command = await sent(machine)
+    told = event(command, 9, EventState.ACCEPTED)
+    assert (await events.apply_event(machine.id, epoch, told, first_of=9)).acknowledge == 9
+    assert await state(command) is CommandState.ACCEPTED
 
 
 async def test_an_older_connection_changes_nothing() -> None:
@@ -153,7 +181,7 @@ async def test_a_host_that_is_held_is_not_believed_yet() -> None:
     assert await state(command) is CommandState.SENT
     await Machine.filter(id=machine.id).update(command_hold=None, event_sequence=0)
     told = event(command, 4, EventState.ACCEPTED)
-    assert (await events.apply_event(machine.id, epoch, told, first=True)).acknowledge == 4
+    assert (await events.apply_event(machine.id, epoch, told, first_of=4)).acknowledge == 4
     assert await state(command) is CommandState.ACCEPTED
 
 

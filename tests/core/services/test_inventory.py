@@ -4,11 +4,13 @@ import uuid
 
 import pytest
 
+from remotegpu_core.actor import Actor
 from remotegpu_core.models import AuditEvent, Gpu, Machine, MachineChange, Outcome
+from remotegpu_core.services import hosts
 from remotegpu_core.services import inventory as service
 from remotegpu_core.services.inventory import Applied, apply_inventory
 from remotegpu_core.services.presence import connect
-from remotegpu_core.states import Health
+from remotegpu_core.states import Health, Lifecycle
 from remotegpu_protocol.inventory import DriverState, GpuHealth, Inventory
 from tests.core.hosts import REPLICA, gpu, inventory, make_machine, make_online
 
@@ -284,3 +286,20 @@ async def test_two_reports_of_one_machine_at_once_end_as_one_of_them() -> None:
         )
     )
     assert len(await present(machine)) == 2
+
+
+async def test_a_host_without_its_record_of_who_has_it_is_held(admin: Actor) -> None:
+    machine, epoch = await make_online()
+    damaged = inventory(records_damaged="allocations.json is damaged.")
+    for _ in range(2):
+        await apply_inventory(machine.id, epoch, damaged)
+    row = await Machine.get()
+    assert (row.lifecycle, row.command_hold) == (
+        Lifecycle.QUARANTINED,
+        "allocations.json is damaged.",
+    )
+    # The file was moved away: that nobody knows who has the host is as true as before.
+    await apply_inventory(machine.id, epoch, inventory())
+    assert (await Machine.get()).command_hold is not None
+    await hosts.accept_host(admin, machine.id)
+    assert (await Machine.get()).command_hold is None

@@ -12,7 +12,7 @@ import structlog
 
 from remotegpu_core.actor import Actor, machine_actor
 from remotegpu_core.models import Allocation, Command, Machine
-from remotegpu_core.services import operations, quarantine
+from remotegpu_core.services import commands, operations, quarantine
 from remotegpu_core.services.allocations import lifecycle
 from remotegpu_core.services.allocations.accounts import KEYS_STEP, note_keys
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, NOTHING_BEGUN, RELEASE
@@ -74,7 +74,7 @@ async def _start(command: Command, allocation: Allocation) -> None:
 
 
 async def _started(command: Command, allocation: Allocation) -> None:
-    error = _error(command)
+    error = commands.reason_of(command)
     match command.state:
         case CommandState.SUCCEEDED:
             await lifecycle.activate(allocation)
@@ -135,7 +135,7 @@ async def _keys(command: Command, allocation: Allocation) -> None:
         await note_keys(allocation, None)
         await _finish(command, OperationState.SUCCEEDED, step=KEYS_STEP)
         return
-    error = _error(command)
+    error = commands.reason_of(command)
     await note_keys(allocation, error)
     log.warning(
         "allocation.keys_not_replaced",
@@ -186,13 +186,8 @@ def _report(command: Command) -> CleaningReport | None:
 def _without_report(command: Command) -> tuple[str, str]:
     if command.state is CommandState.SUCCEEDED:
         return "NO_REPORT", "The host says that it has cleaned, and sends no report of it."
-    code, message = _error(command)
+    code, message = commands.reason_of(command)
     return code, f"Cleaning ended {command.state}: {message}"
-
-
-def _error(command: Command) -> tuple[str, str]:
-    code = command.error_code or str(command.state)
-    return code, command.error_message or "The host gives no reason."
 
 
 async def override_cleaning(actor: Actor, allocation: Allocation, reason: str) -> None:

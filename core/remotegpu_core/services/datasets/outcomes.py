@@ -6,6 +6,7 @@ Called like everything in `services.allocations.outcomes`: within the ledger of 
 import uuid
 
 from remotegpu_core.models import Allocation, Command, Dataset, Mount
+from remotegpu_core.services import commands
 from remotegpu_core.services.datasets.ending import (
     MOUNT_STEP,
     UNMOUNT_STEP,
@@ -66,8 +67,7 @@ async def _of(command: Command) -> Mount | None:
 
 
 async def _error(command: Command, mount: Mount | None) -> tuple[str, str]:
-    code = command.error_code or str(command.state)
-    message = command.error_message or f"The host says {command.state} and no more."
+    code, message = commands.reason_of(command)
     dataset = None if mount is None else await Dataset.get_or_none(id=mount.dataset_id)
     return code, message if dataset is None else without_source(message, dataset)
 

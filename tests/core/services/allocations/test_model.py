@@ -266,7 +266,7 @@ class Allocations(RuleBasedStateMachine):
         async def meet() -> None:
             await Machine.filter(id=self.host.id).update(journal_id="one", event_sequence=9)
             machine = await Machine.get(id=self.host.id)
-            await journals.meet(machine, journal_id="one", last_sequence=8)
+            await journals.meet(machine, journals.Journal("one", 8))
 
         self.run(meet())
 

@@ -92,7 +92,7 @@ async def indeterminate(admin: Actor, settings: Settings, host: Host) -> Allocat
     await commands.mark_sent([command.id for command in await waiting(row)])
     await Machine.filter(id=host.id).update(journal_id="one", event_sequence=9)
     connected = await Machine.get(id=host.id)
-    await journals.meet(connected, journal_id="another", last_sequence=0)
+    await journals.meet(connected, journals.Journal("another"))
     return row
 
 
