@@ -16,7 +16,7 @@ _SHARED_KEYS = (
 class Migration(migration.Migration):
     """What accepting a host accepts; a key is one machine's."""
 
-    dependencies = [("remotegpu", "0014_known_networks")]
+    dependencies = [("remotegpu", "0015_failed_starts")]
 
     initial = False
 
