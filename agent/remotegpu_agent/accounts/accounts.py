@@ -1,8 +1,6 @@
 """POSIX accounts, made by the host's own `useradd`."""
 
 import contextlib
-import grp
-import hashlib
 import os
 import pwd
 import stat
@@ -13,6 +11,7 @@ from typing import Final
 import structlog
 
 from remotegpu_agent.accounts.authorized_keys import read_keys, replace_keys
+from remotegpu_agent.accounts.ids import IdLedger
 from remotegpu_agent.accounts.programs import Run, alone
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.lines import read_lines
@@ -26,10 +25,6 @@ _USERDEL: Final = "/usr/sbin/userdel"
 #: Further tables in which an account has a line of its own, as useradd writes them, in its order.
 _TABLES: Final = (Path("/etc/shadow"), Path("/etc/group"))
 HOMES: Final = Path("/home")
-#: What useradd says when all ranges of /etc/subuid or /etc/subgid are used up. Containers without root
-#: need one; nothing else of an account does.
-_NO_RANGE: Final = "subordinate"
-_WITHOUT_RANGES: Final = ("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0")
 #: What the account database says of every account that an agent made.
 _COMMENT: Final = "RemoteGPU"
 
@@ -37,11 +32,12 @@ _log = structlog.get_logger("remotegpu_agent")
 
 
 class Accounts:
-    """`uids`: which user ids accounts get; `shell`: what signs in to."""
+    """`uids`: which user ids accounts get; `shell`: what signs in to; `ids`: which of them is next."""
 
-    def __init__(self, uids: range, shell: str) -> None:
+    def __init__(self, uids: range, shell: str, ids: IdLedger | None = None) -> None:
         self._uids = uids
         self._shell = shell
+        self._ids = ids or IdLedger()
 
     def ensure(self, name: str, keys: Sequence[str]) -> int:
         """Have the account, with exactly these keys; done again, it changes nothing. Its user id.
@@ -108,46 +104,33 @@ class Accounts:
             raise CommandFailed(
                 "HOME_TAKEN", f"{home} is there already, without its account. Move it away."
             )
-        made = (
-            *("--create-home", "--home-dir", str(home), "--user-group"),
+        ids = self._ids.choose(name, self._uids)
+        if ids.further is None:
+            _log.warning("the account gets no subordinate ids: none are free", account=name)
+        run(
+            *(_USERADD, "--create-home", "--home-dir", str(home), "--user-group"),
             *("--shell", self._shell, "--comment", _COMMENT),
             # No password that could be guessed, and not locked: sshd lets nobody into those.
             *("--password", "*"),
-            *("--uid", str(self._free_uid(name))),
+            *("--uid", str(ids.uid)),
+            *_further(ids.further),
             *("--key", f"GID_MIN={self._uids[0]}", "--key", f"GID_MAX={self._uids[-1]}"),
             # Whatever the host's defaults are: nobody else looks into a home.
-            *("--key", "HOME_MODE=0700"),
-        )
-        try:
-            run(_USERADD, *made, "--", name)
-        except CommandFailed as error:
-            if _NO_RANGE not in error.message:
-                raise
-            _log.warning("no subordinate ids are left for the account", account=name)
-            run(_USERADD, *made, *_WITHOUT_RANGES, "--", name)
-
-    def _free_uid(self, name: str) -> int:
-        """Not the next one, which the user before had: whatever may be left somewhere that nobody
-        looks is not its next owner's then."""
-        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-        for number in range(len(self._uids)):
-            uid = self._uids[(start + number) % len(self._uids)]
-            if _is_free(uid):
-                return uid
-        raise CommandFailed(
-            "NO_FREE_USER_ID",
-            f"All user ids from {self._uids[0]} to {self._uids[-1]} are taken. Widen account_uids in "
-            "the policy of this host.",
+            *("--key", "HOME_MODE=0700", "--", name),
         )
 
 
-def _is_free(uid: int) -> bool:
-    """As a user's, and as a group's, which the account has beside."""
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(uid) is None
-    with contextlib.suppress(KeyError):
-        return grp.getgrgid(uid) is None
-    return True
+def _further(ids: range | None) -> list[str]:
+    """Without them useradd takes the first range that is free, which the account before had. Only
+    containers without root need one, so an account does without where none is free."""
+    if ids is None:
+        return ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]
+    return [
+        part
+        for kind in ("SUB_UID", "SUB_GID")
+        for key, value in (("MIN", ids.start), ("MAX", ids.stop - 1), ("COUNT", len(ids)))
+        for part in ("--key", f"{kind}_{key}={value}")
+    ]
 
 
 def find_made(name: str) -> pwd.struct_passwd | None:

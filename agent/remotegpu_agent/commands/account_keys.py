@@ -3,6 +3,7 @@
 import asyncio
 
 from remotegpu_agent.accounts.accounts import Accounts
+from remotegpu_agent.accounts.ids import IdLedger
 from remotegpu_agent.commands.handler import (
     NOT_DONE,
     CommandFailed,
@@ -16,12 +17,12 @@ from remotegpu_agent.commands.records import Progress
 from remotegpu_protocol.kinds import ACCOUNT_KEYS, AccountKeys, Nothing
 
 
-async def accounts_of(policy: PolicySource) -> Accounts | None:
+async def accounts_of(policy: PolicySource, ids: IdLedger | None = None) -> Accounts | None:
     """How accounts are made here; None where the host's policy has none made."""
     found = await asyncio.to_thread(policy.read)
     if ACCOUNT_KEYS.name not in found.commands:
         return None
-    return Accounts(found.account_uids, found.account_shell)
+    return Accounts(found.account_uids, found.account_shell, ids)
 
 
 class ReplaceKeys(Handler[AccountKeys]):

@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from remotegpu_agent.accounts.accounts import Accounts
+from remotegpu_agent.accounts.ids import IdLedger
+from remotegpu_agent.accounts.subordinate import subordinate_ids
 from remotegpu_agent.commands.account_keys import accounts_of
 from remotegpu_agent.commands.allocated_gpus import UNATTENDED, AllocatedGpus
 from remotegpu_agent.commands.disk import DiskThread
@@ -41,8 +43,8 @@ MAX_ALLOCATIONS: Final = 16 * MAX_GPUS
 
 
 class Allocation(Struct, frozen=True):
-    """`ends_at` in milliseconds on the control plane's clock. `uid`: the user id of the account, from
-    when it is made."""
+    """`ends_at` in milliseconds on the control plane's clock. `uid` and `further`: the user id of the
+    account and its ranges of subordinate ids (first, how many), from when it is made."""
 
     id: str
     username: str
@@ -51,6 +53,7 @@ class Allocation(Struct, frozen=True):
     ends_at: int
     account: str | None = None
     uid: int | None = None
+    further: list[tuple[int, int]] = []
 
 
 class AllocationStore:
@@ -128,10 +131,12 @@ class StartAllocation(Handler[AllocationStart]):
         disk: DiskThread,
         policy: PolicySource | None = None,
         gpus: AllocatedGpus = UNATTENDED,
+        ids: IdLedger | None = None,
     ) -> None:
         self._kept = Keeper(store, disk)
         self._policy = policy
         self._gpus = gpus
+        self._ids = ids
 
     async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
         return await self._gpus.objection(arguments)
@@ -145,7 +150,8 @@ class StartAllocation(Handler[AllocationStart]):
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
             uid = await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
-            made = structs.replace(_allocation(arguments, accounts), uid=uid)
+            further = await asyncio.to_thread(subordinate_ids, arguments.account, uid)
+            made = structs.replace(_allocation(arguments, accounts), uid=uid, further=further)
             await self._kept.put(made)
             await self._gpus.grant(arguments.account, _gpus_of(made))
         return Nothing()
@@ -154,7 +160,7 @@ class StartAllocation(Handler[AllocationStart]):
         accounts = await self._accounts(arguments)
         wanted = _allocation(arguments, accounts)
         found = await self._kept.find(arguments.allocation_id)
-        if found is None or structs.replace(found, uid=None) != wanted:
+        if found is None or structs.replace(found, uid=None, further=[]) != wanted:
             return NOT_DONE
         if accounts is None or arguments.account is None:
             return Done(Nothing())
@@ -169,7 +175,7 @@ class StartAllocation(Handler[AllocationStart]):
         """None where none is asked for, or the host's policy has none made: it is recorded only."""
         if arguments.account is None or self._policy is None:
             return None
-        return await accounts_of(self._policy)
+        return await accounts_of(self._policy, self._ids)
 
 
 class UpdateAllocation(Handler[AllocationUpdate]):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from remotegpu_agent.accounts.ids import IdLedger
 from remotegpu_agent.commands.account_keys import ReplaceKeys
 from remotegpu_agent.commands.admission import Handlers
 from remotegpu_agent.commands.allocations import (
@@ -28,6 +29,7 @@ from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.gpu_access.gpus_of_host import GpusOfHost
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.handler import Reclaim
+from remotegpu_agent.reclaim.leftovers import leftovers
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 
@@ -51,6 +53,10 @@ def make_handlers(
     baselines = Baselines(BaselineStore(directory), disk, source)
     gpus = GpusOfHost(policy, disk, baselines, access)
     datasets = datasets or Datasets(MountStore(directory))
+    ids = IdLedger(
+        directory,
+        lambda uid, further: leftovers(uid, further, policy.read().scratch, access.devices),
+    )
     handlers: list[Handler[Any]] = (
         [
             SimulatedStart(store, disk),
@@ -62,7 +68,7 @@ def make_handlers(
         ]
         if simulated
         else [
-            StartAllocation(store, disk, policy, gpus),
+            StartAllocation(store, disk, policy, gpus, ids),
             UpdateAllocation(store, disk, gpus),
             Reclaim(
                 store,

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final, Protocol
 
+from remotegpu_agent.accounts.subordinate import subordinate_ids
 from remotegpu_agent.commands.allocations import AllocationStore, EndAllocation, Keeper
 from remotegpu_agent.commands.disk import DiskThread
 from remotegpu_agent.commands.handler import NOT_DONE, CommandFailed, Done, LookedUp, Report
@@ -15,7 +16,7 @@ from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.engine import Engine, Witness, nobody
 from remotegpu_agent.reclaim.records import ReclaimRecord, ReclaimStore
 from remotegpu_agent.reclaim.steps import make_steps
-from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection, subordinate_ids
+from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_protocol.kinds import AllocationEnd, CleanedSurface, CleaningReport
@@ -131,11 +132,15 @@ class Reclaim(EndAllocation):
         if account is None:
             return None
         allocation = await self._kept.find(allocation_id)
+        further = await asyncio.to_thread(subordinate_ids, account.name, account.uid)
+        if allocation is not None:
+            # What was written down when it was made: somebody may have removed the account since.
+            further = list(dict.fromkeys([*allocation.further, *further]))
         return Tenancy(
             allocation_id,
             account,
             None if allocation is None else allocation.gpu_uuids,
-            await asyncio.to_thread(subordinate_ids, account.name),
+            further,
             allocation is not None and allocation.whole_machine,
         )
 

@@ -2,21 +2,17 @@
 
 import pwd
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from msgspec import Struct
 
-from remotegpu_agent.lines import read_lines
+from remotegpu_agent.accounts.subordinate import SUBUID, read_ranges
 
 #: Lower user ids belong to the system.
 FIRST_UID: Final = 1000
 _NOBODY: Final = 65534
 _LAST_UID: Final = 2**32 - 2
-
-#: Further user ids of accounts, which somebody may have written by hand.
-_SUBORDINATE: Final = Path("/etc/subuid")
 
 _ACCOUNT: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
@@ -57,24 +53,6 @@ class Tenancy(Struct, frozen=True):
         )
 
 
-def subordinate_ids(account: str, table: Path = _SUBORDINATE) -> list[tuple[int, int]]:
-    """The account's ranges of further user ids; none where the host has no table of them."""
-    return [(first, count) for name, first, count in _ranges(table) if name == account]
-
-
-def _ranges(table: Path) -> Iterator[tuple[str, int, int]]:
-    """Whose range begins where, and has how many ids."""
-    try:
-        lines = read_lines(table)
-    except FileNotFoundError:
-        return
-    for line in lines:
-        name, _, numbers = line.partition(":")
-        first, _, count = numbers.partition(":")
-        if first.isdecimal() and count.isdecimal():
-            yield name, int(first), int(count)
-
-
 def objection(tenancy: Tenancy) -> str | None:
     """Why cleaning by this account could touch what is not the allocation's; None when it cannot.
 
@@ -88,13 +66,13 @@ def objection(tenancy: Tenancy) -> str | None:
     for first, count in tenancy.subordinate:
         if first < FIRST_UID or first <= _NOBODY < first + count:
             return f"The further user ids {first} (+{count}) of {account.name} are the system's."
-    for name, start, size in _ranges(_SUBORDINATE):
-        if name not in {account.name, str(account.uid)} and any(
-            first < start + size and start < first + count for first, count in tenancy.subordinate
+    for one in read_ranges():
+        if one.owner not in {account.name, str(account.uid)} and any(
+            one.overlaps(range(first, first + count)) for first, count in tenancy.subordinate
         ):
             return (
-                f"The further user ids {start} (+{size}) are {name}'s and {account.name}'s: give one "
-                f"of them others in {_SUBORDINATE}."
+                f"The further user ids {one.first} (+{one.count}) are {one.owner}'s and "
+                f"{account.name}'s: give one of them others in {SUBUID}."
             )
     home = PurePosixPath(account.home)
     if not home.is_absolute() or ".." in home.parts or len(home.parts) < 3:

@@ -14,7 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from remotegpu_agent.accounts.accounts import Accounts
+from remotegpu_agent.accounts.ids import IdLedger, Leftovers
+from remotegpu_agent.accounts.subordinate import (
+    SUBGID,
+    read_ranges,
+    remove_owner,
+    subordinate_ids,
+)
 from remotegpu_agent.commands.handler import CommandFailed
+from remotegpu_agent.reclaim.leftovers import leftovers
+from remotegpu_agent.state_directory import StateDirectory
 
 NAME = "rg-abcdefgh2345"
 CANARY = Path("/run/canary")
@@ -244,12 +253,61 @@ def without_subordinate_ids(folder: Path) -> None:
     assert all("rg-kkkkkkkkkkkk:" in path.read_text() for path in tables)
 
 
+def ids_take_turns(folder: Path) -> None:
+    """What an account had is given out again after everything else, and never while something of it is
+    found."""
+    directory = StateDirectory(folder / "state")
+    directory.create()
+    uids = range(36_000, 36_004)
+
+    def make(found: Leftovers | None = leftovers) -> tuple[int, range]:
+        # Anew each time, as after a start of the agent.
+        Accounts(uids, "/bin/sh", IdLedger(directory, found)).ensure("rg-mmmmmmmmmmmm", [])
+        uid = pwd.getpwnam("rg-mmmmmmmmmmmm").pw_uid
+        ((first, count),) = subordinate_ids("rg-mmmmmmmmmmmm", uid)
+        assert [(one.first, one.count) for one in read_ranges(SUBGID)][-1] == (first, count)
+        run("/usr/sbin/userdel", "--remove", "rg-mmmmmmmmmmmm", check=True)
+        return uid, range(first, first + count)
+
+    given = [make(None) for _ in range(5)]
+    assert sorted(uid for uid, _ in given[:4]) == list(uids)
+    assert given[4][0] == given[0][0]
+    starts = [further.start for _, further in given]
+    assert starts == sorted(set(starts))
+
+    # A process of the next one, a file of the next but one, further ids by the number of the third.
+    second, third, fourth = (given[number][0] for number in (1, 2, 3))
+    left = Path("/run/left")
+    left.touch()
+    os.chown(left, third, third)
+    table = Path("/etc/subuid")
+    with table.open("a") as file:
+        file.write(f"{fourth}:900000000:65536\n")
+    process = subprocess.Popen(["/bin/sleep", "60"], user=second, cwd="/")
+    try:
+        assert make()[0] == given[0][0]
+        remove_owner(table, str(fourth))
+        assert str(fourth) not in {one.owner for one in read_ranges(table)}
+        # Of further ids, too.
+        left.unlink()
+        uid, further = make()
+        assert uid == third
+        left.touch()
+        os.chown(left, further.stop + 5, 0)
+        assert make()[1].start > further.stop
+    finally:
+        process.kill()
+        process.wait()
+        left.unlink()
+
+
 def main(folder: Path) -> None:
     accounts = Accounts(range(30_000, 30_010), "/bin/sh")
     signing_in(accounts, folder)
     links_are_not_followed(accounts, folder)
     what_is_not_made(accounts, folder)
     user_ids(folder)
+    ids_take_turns(folder)
     two_at_once(accounts, folder)
     without_subordinate_ids(folder)
     sys.stdout.write("all of it\n")

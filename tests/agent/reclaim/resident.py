@@ -4,7 +4,8 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from remotegpu_agent.reclaim.tenancy import Account, Tenancy, subordinate_ids
+from remotegpu_agent.accounts.subordinate import subordinate_ids
+from remotegpu_agent.reclaim.tenancy import Account, Tenancy
 from tests.agent.reclaim.isolation import require_isolation
 from tests.agent.reclaim.tenant import tool
 
@@ -59,7 +60,9 @@ class Resident:
         require_isolation()
         entry = pwd.getpwnam(name)
         self.account = Account(name, entry.pw_uid, entry.pw_dir)
-        self.tenancy = Tenancy(f"allocation-{name}", self.account, [], subordinate_ids(name))
+        self.tenancy = Tenancy(
+            f"allocation-{name}", self.account, [], subordinate_ids(name, self.account.uid)
+        )
         self._key = key
 
     @classmethod

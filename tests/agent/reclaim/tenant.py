@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from remotegpu_agent.accounts.subordinate import subordinate_ids
 from remotegpu_agent.process_table import user_ids
-from remotegpu_agent.reclaim.tenancy import Account, Tenancy, subordinate_ids
+from remotegpu_agent.reclaim.tenancy import Account, Tenancy
 from tests.agent.reclaim.isolation import require_isolation
 
 #: Where find(1) looks.
@@ -80,7 +81,7 @@ class Tenant:
         entry = pwd.getpwnam(name)
         self.account = Account(name, entry.pw_uid, entry.pw_dir)
         self.tenancy = Tenancy(
-            f"allocation-{name}", self.account, gpu_uuids or [], subordinate_ids(name)
+            f"allocation-{name}", self.account, gpu_uuids or [], subordinate_ids(name, uid)
         )
 
     @property

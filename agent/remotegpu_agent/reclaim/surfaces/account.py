@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from remotegpu_agent.accounts.subordinate import SUBGID, SUBUID, remove_owner
 from remotegpu_agent.lines import read_lines
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings
 from remotegpu_agent.reclaim.tools import run_tool
@@ -11,14 +12,15 @@ from remotegpu_protocol.surfaces import Surface
 _PASSWD: Final = Path("/etc/passwd")
 _GROUP: Final = Path("/etc/group")
 _GSHADOW: Final = Path("/etc/gshadow")
+#: Tables in which a line may begin with the user id in place of the name.
+_FURTHER: Final = (SUBUID, SUBGID)
 #: Files of colon-separated lines that begin with the name.
 _TABLES: Final = (
     _PASSWD,
     Path("/etc/shadow"),
     _GROUP,
     _GSHADOW,
-    Path("/etc/subuid"),
-    Path("/etc/subgid"),
+    *_FURTHER,
 )
 #: userdel(8): it is not there; a process has its user id.
 _NO_SUCH_USER: Final = 6
@@ -39,6 +41,9 @@ class AccountItself(BlockingStep):
 
     def remove_now(self, deadline: Deadline) -> None:
         name = self.tenancy.account.name
+        for table in _FURTHER:
+            # userdel knows lines with the name alone.
+            remove_owner(table, str(self.tenancy.uid))
         if not self._is_in(_PASSWD) and self.look_now(deadline):
             # A userdel that was killed between two tables: it does not know the rest by itself.
             run_tool(
@@ -62,4 +67,7 @@ class AccountItself(BlockingStep):
             lines = read_lines(table)
         except FileNotFoundError:
             return False
-        return any(line.partition(":")[0] == self.tenancy.account.name for line in lines)
+        owners = {self.tenancy.account.name}
+        if table in _FURTHER:
+            owners.add(str(self.tenancy.uid))
+        return any(line.partition(":")[0] in owners for line in lines)
