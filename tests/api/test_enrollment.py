@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from remotegpu_core.models import AuditEvent, Enrollment, Machine, Outcome
+from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.messages import Enrolled, Error
 from remotegpu_protocol.openings import enrolling
 from tests.api.documents import ENROLL
@@ -152,18 +153,19 @@ async def test_the_signature_covers_what_is_said(server: Server) -> None:
     assert isinstance(await honest.enroll(token), Enrolled)
 
 
-async def test_hardware_that_is_registered_already_is_explained(any_server: Server) -> None:
+async def test_hardware_that_is_registered_already_waits_for_an_admin(any_server: Server) -> None:
     server = any_server
     admin = await server.sign_in()
-    tokens = [await enrollment_token(server, admin, name) for name in ("gpu-01", "gpu-02")]
+    names = ("gpu-01", "gpu-02", "gpu-03")
+    tokens = [await enrollment_token(server, admin, name) for name in names]
     assert isinstance(await Host(server).enroll(tokens[0], hardware=HARDWARE), Enrolled)
-    error = await _refused(Host(server), tokens[1], hardware=HARDWARE.upper())
-    assert error.code == "CONFLICT"
-    assert HARDWARE in error.message
-    assert "reinstalled" in error.message
+    assert isinstance(await Host(server).enroll(tokens[1], hardware=HARDWARE.upper()), Enrolled)
+    second = await Machine.get(name="gpu-02")
+    assert (second.lifecycle, second.hardware_uuid) == (Lifecycle.QUARANTINED, None)
+    assert HARDWARE in (second.lifecycle_reason or "")
     # What firmware leaves there when nobody filled it in is no identity.
     placeholder = "03000200-0400-0500-0006-000700080009"
-    assert isinstance(await Host(server).enroll(tokens[1], hardware=placeholder), Enrolled)
+    assert isinstance(await Host(server).enroll(tokens[2], hardware=placeholder), Enrolled)
 
 
 async def test_enrolling_anew_ends_the_link_of_the_old_key(any_server: Server) -> None:

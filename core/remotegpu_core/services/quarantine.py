@@ -34,6 +34,7 @@ class CauseCode(StrEnum):
     JOURNAL_BEHIND = "JOURNAL_BEHIND"
     JOURNAL_AHEAD = "JOURNAL_AHEAD"
     RECORDS_DAMAGED = "RECORDS_DAMAGED"
+    HARDWARE_CONFLICT = "HARDWARE_CONFLICT"
     ADDRESS_CONFLICT = "ADDRESS_CONFLICT"
     CLEANING_FAILED = "CLEANING_FAILED"
     STARTS_FAILED = "STARTS_FAILED"
@@ -76,6 +77,11 @@ _ANSWERS: Final[Mapping[CauseCode, _Answer]] = {
         "Restore the file on the host, or move it away after everything that former users left there "
         "is gone, then call acceptHost.",
         holds=True,
+    ),
+    CauseCode.HARDWARE_CONFLICT: _Answer(
+        "Find out whether both are real hosts whose firmware has one UUID, as blades may. If so, call "
+        "overrideQuarantine; else retire the machine of the host that is not.",
+        by_override=True,
     ),
     CauseCode.ADDRESS_CONFLICT: _Answer(
         "Give the host another address, or the label 'site' if it is elsewhere, or take the address "

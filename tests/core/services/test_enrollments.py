@@ -27,6 +27,7 @@ from remotegpu_core.models import (
 )
 from remotegpu_core.paging import PageRequest
 from remotegpu_core.secret import secret_hash
+from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.enrollments import (
     create_enrollment,
     list_enrollments,
@@ -171,13 +172,18 @@ async def test_a_name_that_was_taken_in_the_meantime_is_explained(admin: Actor) 
     assert event.details["code"] == "CONFLICT"
 
 
-async def test_hardware_that_is_registered_already_is_explained(admin: Actor) -> None:
-    await make_machine("other", hardware_uuid=HARDWARE)
+async def test_equal_hardware_needs_the_consent_of_an_admin(admin: Actor) -> None:
+    """Blades whose firmware has one UUID: the key is what tells them apart."""
+    other = await make_machine("other", hardware_uuid=HARDWARE)
     token = await token_for(admin)
-    with pytest.raises(Conflict, match=f"hardware UUID {HARDWARE} is registered"):
-        await redeem(enroll(token, hardware=HARDWARE), source_address=SOURCE)
-    assert await Machine.all().count() == 1
-    assert (await redeem(enroll(token), source_address=SOURCE)).hardware_uuid is None
+    machine = await redeem(enroll(token, hardware=HARDWARE.upper()), source_address=SOURCE)
+    row = await Machine.get(id=machine.id)
+    assert (row.lifecycle, row.hardware_uuid) == (Lifecycle.QUARANTINED, None)
+    assert HARDWARE in (row.lifecycle_reason or "")
+    # Who was there is not shut out by a newcomer's claim.
+    assert (await Machine.get(id=other.id)).lifecycle is Lifecycle.IN_SERVICE
+    await override_quarantine(admin, machine.id, "two blades of one chassis")
+    assert (await Machine.get(id=machine.id)).lifecycle is Lifecycle.IN_SERVICE
 
 
 @pytest.mark.parametrize(
@@ -272,9 +278,9 @@ async def test_a_reinstalled_host_with_hardware_of_another(admin: Actor) -> None
     machine = await make_machine("node-a")
     await make_machine("node-b", hardware_uuid=HARDWARE)
     token = await token_again(admin, machine)
-    with pytest.raises(Conflict, match="registered"):
-        await redeem(enroll(token, hardware=HARDWARE), source_address=SOURCE)
-    assert bytes((await Machine.get(id=machine.id)).public_key) == key_of("node-a")
+    await redeem(enroll(token, hardware=HARDWARE), source_address=SOURCE)
+    assert (await Machine.get(id=machine.id)).lifecycle is Lifecycle.QUARANTINED
+    assert (await Machine.get(name="node-b")).hardware_uuid == HARDWARE
 
 
 @pytest.mark.parametrize(
