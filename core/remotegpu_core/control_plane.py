@@ -19,6 +19,7 @@ from remotegpu_core.persisted_documents import PersistedDocuments
 from remotegpu_core.rates import Rates
 from remotegpu_core.services.allocations.log import ALLOCATION_LOG
 from remotegpu_core.services.changes import MACHINE_LOG
+from remotegpu_core.services.refusals import Refusals
 from remotegpu_core.services.users import ensure_admin
 from remotegpu_core.settings import Settings
 from remotegpu_core.versions import VersionWatch
@@ -42,6 +43,7 @@ class ControlPlane:
     operations: OperationFeed = field(init=False)
     rates: Rates = field(init=False)
     documents: PersistedDocuments = field(init=False)
+    refusals: Refusals = field(default_factory=Refusals)
     gpu_ids: GpuIds = field(default_factory=GpuIds)
     #: The password that the first start made up for `admin`, for showing it once.
     first_password: str | None = None
@@ -84,8 +86,10 @@ async def control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
             await plane.versions.start()
             plane.samples.start()
             plane.rates.start()
+            plane.refusals.start()
             yield plane
         finally:
+            await plane.refusals.stop()
             await plane.rates.stop()
             await plane.samples.stop()
             await plane.versions.stop()

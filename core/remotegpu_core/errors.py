@@ -29,6 +29,7 @@ input that caused it, in the names of the graph.
 
 from collections.abc import Sequence
 from typing import ClassVar
+from uuid import UUID
 
 
 class RemoteGPUError(Exception):
@@ -42,6 +43,8 @@ class RemoteGPUError(Exception):
         self.field = [field] if isinstance(field, str) else list(field) if field else None
         #: Whether the service wrote the refusal into the audit trail itself.
         self.audited = False
+        #: What it was about, for the audit trail only: its type and id.
+        self.target: tuple[str, UUID] | None = None
 
 
 class Unauthenticated(RemoteGPUError):

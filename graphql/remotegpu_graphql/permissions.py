@@ -4,21 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
-import structlog
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info
 from strawberry.types.base import StrawberryContainer
 from strawberry.types.field import StrawberryField
 
 from remotegpu_core.actor import Actor, Scope
-from remotegpu_core.database.failures import DATABASE_ERRORS, DatabaseUnavailable
-from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import Forbidden, NotFound, RemoteGPUError, Unauthenticated
-from remotegpu_core.models import Outcome
-from remotegpu_core.services import audit
+from remotegpu_core.errors import RemoteGPUError
 from remotegpu_graphql.errors import is_user_error, top_level, user_error
-
-log = structlog.get_logger()
 
 
 class Access(StrEnum):
@@ -71,7 +64,7 @@ class Writes(FieldExtension):
                 raise beyond
             return await next_(source, info, **kwargs)
         except RemoteGPUError as error:
-            await _audit_refusal(actor, info.field_name, error)
+            await info.context.plane.refusals.record(actor, info.field_name, error)
             if is_user_error(error):
                 payload_type = _unwrap(info.return_type)
                 return payload_type(user_errors=[user_error(error)])
@@ -121,24 +114,3 @@ def _unwrap(declared: Any) -> Any:
     while isinstance(declared, StrawberryContainer):
         declared = declared.of_type
     return declared
-
-
-async def _audit_refusal(actor: Actor, action: str, error: RemoteGPUError) -> None:
-    # A database that is away, or takes no changes, refuses the event too.
-    if error.audited or isinstance(error, DatabaseUnavailable):
-        return
-    denied = isinstance(error, Unauthenticated | Forbidden | NotFound)
-    details = {"code": error.code}
-    if error.field:
-        details["field"] = ".".join(error.field)
-    try:
-        async with transaction():
-            await audit.record(
-                actor,
-                action,
-                outcome=Outcome.DENIED if denied else Outcome.FAILED,
-                details=details,
-            )
-    except DATABASE_ERRORS as failure:
-        # The refusal stands whether or not it could be written down.
-        log.error("audit.not_written", action=action, error=str(failure))

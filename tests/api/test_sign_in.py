@@ -6,8 +6,10 @@ import httpx
 
 from remotegpu_api.cookies import DEVICE
 from remotegpu_api.cookies import SESSION as COOKIE
+from remotegpu_core.models import AuditEvent
 from remotegpu_core.services.lockout import ACCOUNT_LIMIT
 from tests.api.documents import (
+    AUDIT,
     CREATE_USER,
     ENROLL,
     SIGN_IN,
@@ -209,6 +211,36 @@ async def test_the_sixth_attempt_is_locked_out_whatever_it_says(server: Server) 
     assert page.status_code == 429
     assert page.json()["error"]["code"] == "LOCKED_OUT"
     assert "set-cookie" not in page.headers
+    await server.plane.refusals.flush()
+    events = await AuditEvent.filter(action="signIn").order_by("id")
+    told = [(event.details["code"], event.details["count"], event.outcome) for event in events]
+    assert told == [("INVALID_CREDENTIALS", "5", "DENIED"), ("LOCKED_OUT", "2", "DENIED")]
+    assert {event.target_type for event in events} == {"User"}
+
+
+async def test_a_page_that_guesses_is_in_the_audit_trail(server: Server) -> None:
+    admin = await server.sign_in()
+    for _ in range(7):
+        await server.http.post("/sign-in", json={"username": ADMIN, "password": "wrong"})
+    found = await server.ask(
+        AUDIT, {"filter": {"action": "signIn", "outcome": "DENIED"}}, token=admin
+    )
+    codes = {edge["node"]["details"][0]["value"] for edge in found["auditEvents"]["edges"]}
+    assert len(found["auditEvents"]["edges"]) == 2, codes
+
+
+async def test_a_strangers_document_is_one_event_however_often_it_repeats_itself(
+    server: Server,
+) -> None:
+    before = await AuditEvent.all().count()
+    aliases = " ".join(f"a{number}: signOut {{ user {{ id }} }}" for number in range(15))
+    for _ in range(3):
+        await server.post(f"mutation {{ {aliases} }}")
+    assert await AuditEvent.all().count() == before
+    await server.plane.refusals.flush()
+    event = await AuditEvent.get(action="signOut")
+    assert event.details == {"code": "UNAUTHENTICATED", "count": "45"}
+    assert await AuditEvent.all().count() == before + 1
 
 
 async def test_a_known_device_signs_in_while_strangers_guess(
@@ -248,7 +280,7 @@ async def test_a_document_checks_one_password(server: Server) -> None:
     admin = await server.sign_in()
     guess = f'signIn(input: {{username: "{ADMIN}", password: "wrong"}}) {{ userErrors {{ code }} }}'
     change = (
-        'changePassword(input: {currentPassword: "wrong", newPassword: "x"}) '
+        'changePassword(input: {currentPassword: "wrong", newPassword: "an0ther-one"}) '
         "{ userErrors { code } }"
     )
     for first, others in ((guess, guess), (change, change), (guess, change)):

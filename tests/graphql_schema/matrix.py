@@ -247,7 +247,8 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
     "Mutation.createApiToken": Entry(
         "mutation M($input: CreateApiTokenInput!) { createApiToken(input: $input) "
         f"{{ apiToken {{ id }} {_ERRORS} }} }}",
-        WRITERS,
+        # Tokens make no tokens.
+        {**WRITERS, ADMIN_WRITE: FORBIDDEN},
         _input(lambda world, caller: {"name": _unique(world, caller), "scopes": ["READ"]}),
         lambda _world, data: data["apiToken"] is not None,
     ),

@@ -100,6 +100,7 @@ async def test_mutation(any_plane: ControlPlane, name: str) -> None:
         before, events = await dump(without=EVERYTHING_ELSE), await AuditEvent.all()
         assert await _outcome(world, caller, name, entry) == entry.outcomes[caller], caller
         assert await dump(without=EVERYTHING_ELSE) == before, caller
+        await any_plane.refusals.flush()
         known = {event.id for event in events}
         (event,) = [e for e in await AuditEvent.all() if e.id not in known]
         wanted = Outcome.FAILED if entry.outcomes[caller] == CONFLICT else Outcome.DENIED

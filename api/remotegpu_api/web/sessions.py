@@ -23,6 +23,7 @@ from remotegpu_api.web.pages import page
 from remotegpu_core.actor import Actor, ActorKind, anonymous, signing_in
 from remotegpu_core.errors import (
     Forbidden,
+    InvalidCredentials,
     InvalidInput,
     LockedOut,
     RemoteGPUError,
@@ -46,11 +47,11 @@ async def sign_in_page(request: Request) -> Response:
 async def create_session(request: Request) -> Response:
     """Take a user name and password, as JSON or as a form, and set the cookie."""
     settings = state_of(request).plane.settings
+    source = source_address(request, settings)
+    caller = signing_in(anonymous(source))
     try:
         if not comes_from_here(request, settings):
             raise Forbidden("Pages of other origins may not sign in here.")
-        source = source_address(request, settings)
-        caller = signing_in(anonymous(source))
         credentials = await _credentials(request, caller)
         with place_of(request, caller):
             state_of(request).plane.rates.request(caller)
@@ -63,8 +64,11 @@ async def create_session(request: Request) -> Response:
             )
     except TryLater as error:
         return _refused(error, status_of(error), {"Retry-After": str(error.retry_after)})
+    except (InvalidCredentials, LockedOut) as error:
+        await state_of(request).plane.refusals.record(caller, "signIn", error)
+        return _refused(error, 429 if isinstance(error, LockedOut) else 400)
     except RemoteGPUError as error:
-        return _refused(error, {LockedOut.code: 429, Forbidden.code: 403}.get(error.code, 400))
+        return _refused(error, 403 if isinstance(error, Forbidden) else 400)
     response: Response = (
         Response(status_code=204) if _is_json(request) else RedirectResponse("/graphql", 303)
     )

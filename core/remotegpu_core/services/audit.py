@@ -8,6 +8,7 @@ from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
+from remotegpu_core.ids import new_id
 from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.texts import storable
@@ -23,12 +24,14 @@ async def record(
     target: tuple[str, uuid.UUID] | None = None,
     outcome: Outcome = Outcome.SUCCEEDED,
     details: Mapping[str, str] | None = None,
+    event_id: uuid.UUID | None = None,
 ) -> None:
     """Write an event within the current transaction.
 
     `action` is the mutation's name in the graph, `details` are short texts and hold no secret.
     """
     await AuditEvent.create(
+        id=event_id or new_id(),
         at=now_ms(),
         actor_kind=actor.kind,
         actor_id=actor.id,

@@ -3,11 +3,11 @@
 import uuid
 from dataclasses import dataclass
 
-from remotegpu_core.actor import Actor, ActorKind, Role, Scope, anonymous, expand
+from remotegpu_core.actor import Actor, ActorKind, Role, Scope, expand
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import InvalidCredentials, Unauthenticated
-from remotegpu_core.models import ApiToken, Outcome, Session, User
+from remotegpu_core.errors import InvalidCredentials, LockedOut, Unauthenticated
+from remotegpu_core.models import ApiToken, Session, User
 from remotegpu_core.networks import UNKNOWN, caller_network
 from remotegpu_core.passwords import hash_password, needs_rehash, verify_password
 from remotegpu_core.secret import Kind, kind_of, new_secret, secret_hash
@@ -55,14 +55,18 @@ async def sign_in(
     key = name_key(clean_text(username, 64))
     user = await User.get_or_none(username_key=key)
     attempt = await _attempt(key, user, caller_network(source_address), device_token)
-    await lockout.count(attempt)
+    try:
+        await lockout.count(attempt)
+    except LockedOut as error:
+        error.target = ("User", user.id) if user else None
+        raise
     right = await verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
-        raise await _refused(user, source_address)
+        raise _refused(user)
     await lockout.forgive(attempt)
     signed_in = await _open_session(settings, user, source_address)
     if signed_in is None:
-        raise await _refused(user, source_address)
+        raise _refused(user)
     if needs_rehash(user.password_hash):
         stronger = await hash_password(password)
         unchanged = User.filter(id=user.id, password_hash=user.password_hash)
@@ -182,18 +186,10 @@ async def prune() -> None:
     await Session.filter(expires_at__lt=now_ms() - 86_400_000).delete()
 
 
-async def _refused(user: User | None, source_address: str | None) -> InvalidCredentials:
-    """Write the failure down, naming the account when there is one, never what was typed."""
+def _refused(user: User | None) -> InvalidCredentials:
+    """The same answer whatever was wrong. The trail names the account, never what was typed."""
     error = InvalidCredentials("The user name or the password is wrong.")
-    async with transaction():
-        await audit.record(
-            anonymous(source_address),
-            "signIn",
-            target=("User", user.id) if user else None,
-            outcome=Outcome.DENIED,
-            details={"code": error.code},
-        )
-    error.audited = True
+    error.target = ("User", user.id) if user else None
     return error
 
 
