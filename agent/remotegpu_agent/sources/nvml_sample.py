@@ -6,6 +6,7 @@ from typing import Any, Final
 import pynvml
 
 from remotegpu_agent.sources.nvml_calls import Card
+from remotegpu_agent.sources.nvml_process_lists import NOT_AVAILABLE, ProcessLists
 from remotegpu_agent.sources.processes import ProcessNames
 from remotegpu_protocol.limits import MAX_PROCESSES_PER_GPU
 from remotegpu_protocol.metrics import GpuMetrics, GpuProcess
@@ -20,14 +21,8 @@ _MAX_CLOCK: Final = 10_000
 #: NVML's documentation lets a fan exceed 100 percent of its intended maximum.
 _MAX_FAN: Final = 150
 
-#: The kernel's PID_MAX_LIMIT.
-_MAX_PID: Final = 2**22
 
-#: What older and newer libraries put where they have no figure for a process's memory.
-_NOT_AVAILABLE: Final = 2**64 - 1
-
-
-def sample_card(card: Card, names: ProcessNames) -> GpuMetrics | None:
+def sample_card(card: Card, names: ProcessNames, lists: ProcessLists) -> GpuMetrics | None:
     """One sample, or None where `card.sick` says why there is none."""
     utilization = card.read("utilization", pynvml.nvmlDeviceGetUtilizationRates)
     used, total = _memory(card)
@@ -59,7 +54,7 @@ def sample_card(card: Card, names: ProcessNames) -> GpuMetrics | None:
         ecc_corrected=_ecc(card, "corrected", pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
         ecc_uncorrected=_ecc(card, "uncorrected", pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
         throttle_reasons=_throttle_reasons(card),
-        processes=_processes(card, names, total),
+        processes=_processes(card, names, lists, total),
     )
     return None if card.sick is not None else sample
 
@@ -102,21 +97,14 @@ def _throttle_reasons(card: Card) -> int | None:
     return _number(card, field, value, MAX_SAFE_INTEGER)
 
 
-def _processes(card: Card, names: ProcessNames, total: int | None) -> list[GpuProcess] | None:
-    compute = _running(
-        card,
-        pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
-        pynvml.nvmlDeviceGetComputeRunningProcesses_v2,
-    )
-    graphics = _running(
-        card,
-        pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
-        pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2,
-    )
-    if compute is None and graphics is None:
+def _processes(
+    card: Card, names: ProcessNames, lists: ProcessLists, total: int | None
+) -> list[GpuProcess] | None:
+    found = lists.read(card, total)
+    if found is None:
         return None
     memory: dict[int, int | None] = {}
-    for listed in (_by_pid(card, compute or ()), _by_pid(card, graphics or ())):
+    for listed in map(_by_pid, found):
         for pid, used in listed.items():
             known = memory.get(pid)
             # A process that computes and draws is in both lists, with the same memory in both.
@@ -132,28 +120,18 @@ def _processes(card: Card, names: ProcessNames, total: int | None) -> list[GpuPr
             name=names.name(pid),
             username=names.username(pid),
             memory_used=_number(
-                card, "memory of a process", used, total or MAX_SAFE_INTEGER, missing=_NOT_AVAILABLE
+                card, "memory of a process", used, total or MAX_SAFE_INTEGER, missing=NOT_AVAILABLE
             ),
         )
         for pid, used in largest[:MAX_PROCESSES_PER_GPU]
     ]
 
 
-def _running(card: Card, newer: Any, older: Any) -> list[Any] | None:
-    field = "processes"
-    processes = card.read(field, newer)
-    if processes is None:
-        processes = card.read(field, older)
-    return None if processes is None else list(processes)
-
-
-def _by_pid(card: Card, processes: Iterable[Any]) -> dict[int, int | None]:
+def _by_pid(processes: Iterable[Any]) -> dict[int, int | None]:
     # In MIG mode a process is listed once for each instance that it uses.
     memory: dict[int, int | None] = {}
     for process in processes:
-        pid, used = _number(card, "process id", int(process.pid), _MAX_PID), process.usedGpuMemory
-        if pid is None:
-            continue
+        pid, used = int(process.pid), process.usedGpuMemory
         known = memory.get(pid)
         memory[pid] = used if known is None else known + (used or 0)
     return memory

@@ -17,6 +17,7 @@ import pynvml
 from remotegpu_agent.sources.nvml_calls import DRIVER_ERRORS, Card, code_of, describe, raw
 from remotegpu_agent.sources.nvml_events import XidEvents
 from remotegpu_agent.sources.nvml_inventory import read_card
+from remotegpu_agent.sources.nvml_process_lists import ProcessLists
 from remotegpu_agent.sources.nvml_readers import LIMIT, Readers
 from remotegpu_agent.sources.nvml_sample import sample_card
 from remotegpu_agent.sources.nvml_settings import tune_card
@@ -70,6 +71,7 @@ class Worker:
     def __init__(self) -> None:
         self._initialised = False
         self._names = ProcessNames()
+        self._lists = ProcessLists(None)
         self._events = XidEvents()
         self._inventories: Readers[_Described] = Readers()
         self._samples: Readers[_Sampled] = Readers()
@@ -95,6 +97,7 @@ class Worker:
             except pynvml.NVMLError as error:
                 return _not_initialised(error)
             self._initialised, limit = True, _FIRST_LIMIT
+            self._lists = ProcessLists(_driver_version())
         try:
             count = _count()
         except pynvml.NVMLError as error:
@@ -175,7 +178,7 @@ class Worker:
     def _sample(self, index: int) -> _Sampled:
         card = Card(index)
         card.open()
-        return card, sample_card(card, self._names)
+        return card, sample_card(card, self._names, self._lists)
 
     def _hung(self, count: int, read: Mapping[int, tuple[Card, object]]) -> list[HungGpu]:
         for index, (card, _) in read.items():

@@ -212,7 +212,7 @@ async def test_processes_are_merged_named_and_attributed(
         {
             # In MIG mode a process is in a list once for each of its instances.
             "card0.compute": f"{own}:1000 {own}:500 {gone}:n/a",
-            "card0.graphics": f"{own}:1500 7:3000 4294967295:5",
+            "card0.graphics": f"{own}:1500 7:3000",
         }
     )
     await nvml.inventory()
@@ -224,6 +224,33 @@ async def test_processes_are_merged_named_and_attributed(
     assert by_pid[own].username == pwd.getpwuid(os.getuid()).pw_name
     assert by_pid[own].name
     assert by_pid[gone] == GpuProcess(pid=gone)
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ("7:3000 0:5", "lists a process 0, which cannot be"),
+        ("7:3000 4294967295:5", "lists a process 4294967295"),
+        # More than the card has.
+        ("7:3000 8:9223372036854775807", "a process with 9223372036854775807 bytes"),
+    ],
+)
+async def test_a_list_of_another_versions_layout_is_not_shown(
+    driver: StubDriver, nvml: NvmlSource, listed: str, reason: str
+) -> None:
+    driver.tell({"card0.graphics": listed, "card1.compute": "9:10"})
+    version = (await nvml.inventory()).driver_version
+    with capture_logs() as logs:
+        samples = await nvml.sample()
+    # Nor what the same driver says of other cards from then on.
+    assert [sample.processes for sample in samples[:2]] == [None, None]
+    assert samples[0].utilization is not None
+    said = [
+        entry for entry in logs if f"The driver {version}" in str(entry) and reason in str(entry)
+    ]
+    assert said, logs
+    driver.tell({"card0.graphics": "7:3000", "card1.compute": "9:10"})
+    assert (await nvml.sample())[0].processes is None
 
 
 async def test_more_processes_than_a_sample_holds(driver: StubDriver, nvml: NvmlSource) -> None:
