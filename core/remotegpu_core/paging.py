@@ -78,7 +78,7 @@ async def fetch_page(query: QuerySet[Row], order: Order, request: PageRequest) -
 
     return Page(
         rows=rows,
-        cursors=[_cursor(order, row) for row in rows],
+        cursors=[cursor_of(order, row) for row in rows],
         has_next=more if not backwards else before is not None,
         has_previous=more if backwards else after is not None,
         count=count,
@@ -107,7 +107,8 @@ def _beyond(query: QuerySet[Row], order: Order, cursor: str, argument: str, *, f
     )
 
 
-def _cursor(order: Order, row: Model) -> str:
+def cursor_of(order: Order, row: Model) -> str:
+    """Where the row stands in a list of this order."""
     value = None if order.field == "id" else getattr(row, order.field)
     row_id: uuid.UUID = row.pk
     packed = msgspec.msgpack.encode([order.field, value, row_id.bytes])

@@ -23,6 +23,7 @@ from remotegpu_core.passwords import check_password_rules
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import shorten
 from remotegpu_protocol.origin import normalise_origin
+from remotegpu_protocol.ssh_keys import MAX_RSA_BITS, MIN_RSA_BITS
 
 #: Names the TOML file that the environment overrides.
 CONFIG_VARIABLE = "REMOTEGPU_CONFIG"
@@ -173,6 +174,12 @@ class Settings(BaseSettings):
         [],
         description="Locations that users may register themselves, such as s3://open-*, separated "
         "by commas; admins register any.",
+    )
+    ssh_rsa_bits: int = Field(
+        MIN_RSA_BITS,
+        ge=MIN_RSA_BITS,
+        le=MAX_RSA_BITS,
+        description="Bits that an RSA key of a user has at least.",
     )
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token that lets Prometheus read /metrics."

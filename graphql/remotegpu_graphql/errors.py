@@ -55,7 +55,7 @@ graph_enum(
         "SSH_KEY_PRIVATE": "A private key, which nobody else should ever have seen.",
         "SSH_KEY_CERTIFICATE": "A certificate in place of the public key itself.",
         "SSH_KEY_OPTIONS": "Options of authorized_keys in front of the key.",
-        "SSH_KEY_WEAK": "A key that can be broken: DSS, or RSA of less than 3072 bits.",
+        "SSH_KEY_WEAK": "A key that can be broken: DSS, or RSA of less than 2048 bits.",
         "SSH_KEY_UNSUPPORTED": "A type of key that is not taken.",
         "SSH_KEY_MISMATCHED": "The type in front is not the type of the key behind it.",
     },

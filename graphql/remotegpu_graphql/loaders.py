@@ -110,6 +110,9 @@ class Loaders:
         self.mounts: DataLoader[uuid.UUID, list[Mount]] = _every(
             lambda ids: datasets.mounts_of(context.actor, ids)
         )
+        self.receipt_by_id: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(
+            lambda ids: reading.receipts_by_id(context.actor, ids)
+        )
         # By something that the viewer got from one of the above.
         self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)
         self.receipt: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(reading.receipts_of)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.dataloader import DataLoader
 
+from remotegpu_graphql.allocations.receipt import AllocationReceipt
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.audit.types import AuditEvent
 from remotegpu_graphql.bounds import items
@@ -30,12 +31,13 @@ MAX_NODES = 100
 
 
 #: How the rows of each type are found, and what is made of them.
-_KINDS: Mapping[
+NODE_KINDS: Mapping[
     str, tuple[Callable[[Loaders], DataLoader[uuid.UUID, Any]], Callable[[Any], Node]]
 ] = {
     "Machine": (lambda loaders: loaders.machine, Machine.of),
     "Gpu": (lambda loaders: loaders.gpu, Gpu.of),
     "Allocation": (lambda loaders: loaders.allocation, Allocation.of),
+    "AllocationReceipt": (lambda loaders: loaders.receipt_by_id, AllocationReceipt.of),
     "Operation": (lambda loaders: loaders.operation, Operation.of),
     "User": (lambda loaders: loaders.user, User.of),
     "ApiToken": (lambda loaders: loaders.api_token, ApiToken.of),
@@ -51,9 +53,9 @@ _KINDS: Mapping[
 async def load_node(context: Context, value: str) -> Node | None:
     """The object behind an id, None when there is none or not for this viewer."""
     parts = split_id(value)
-    if parts is None or parts[0] not in _KINDS:
+    if parts is None or parts[0] not in NODE_KINDS:
         return None
-    loader, convert = _KINDS[parts[0]]
+    loader, convert = NODE_KINDS[parts[0]]
     row = await loader(context.loaders).load(parts[1])
     return None if row is None else convert(row)
 

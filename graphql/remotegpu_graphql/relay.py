@@ -1,14 +1,15 @@
 """Relay's shapes: nodes and connections."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, Generic, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
 import strawberry
 
-from remotegpu_core.paging import Page, PageRequest
+from remotegpu_core.paging import Order, Page, PageRequest, cursor_of
 from remotegpu_graphql.bounds import characters
 
 NodeType = TypeVar("NodeType")
+Row = TypeVar("Row")
 
 #: Characters of the longest cursor: it holds a value of up to 255 characters of a column.
 MAX_CURSOR: Final = 1500
@@ -75,13 +76,23 @@ class Connection(Generic[NodeType]):
         return await self.count()
 
 
+def edge(row: "Row", order: Order, convert: Callable[["Row"], NodeType]) -> Edge[NodeType]:
+    """Of what was made just now, in the list that has this order."""
+    return Edge(cursor=cursor_of(order, row), node=convert(row))  # type: ignore[arg-type]  # rows are models
+
+
+def made_edge(what: str, of: str) -> Any:
+    """A payload's field of what a mutation made: Relay's @prependEdge and @appendEdge take it."""
+    return strawberry.field(
+        default=None,
+        description=f"{what} with its place in {of}, in the order that it has by itself.",
+    )
+
+
 def page_request(
     first: int | None, after: str | None, last: int | None, before: str | None
 ) -> PageRequest:
     return PageRequest(first=first, after=after, last=last, before=before)
-
-
-Row = TypeVar("Row")
 
 
 def connection(page: "Page[Row]", convert: Callable[[Row], NodeType]) -> Connection[NodeType]:  # type: ignore[type-var]  # rows are models

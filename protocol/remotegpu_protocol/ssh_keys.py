@@ -17,12 +17,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import clean_text, shorten
+from remotegpu_protocol.pasted_keys import (
+    ENDS_OF_LINES,
+    hidden_character,
+    other_format,
+    private_key_advice,
+    unwrapped,
+    without_mark,
+)
 
 #: Characters of a line: an RSA key of 16384 bits has about 2,800.
 MAX_LINE: Final = 8192
 MAX_COMMENT: Final = 255
-#: Bits of an RSA key, at least; and what OpenSSH takes at most.
-MIN_RSA_BITS: Final = 3072
+#: Bits of an RSA key, at least, as GitHub and NIST have it (SP 800-131A: until 2030); those that are good
+#: beyond that; and what OpenSSH takes at most.
+MIN_RSA_BITS: Final = 2048
+GOOD_RSA_BITS: Final = 3072
 MAX_RSA_BITS: Final = 16384
 
 _CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
@@ -32,7 +42,7 @@ _CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
 }
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WORD: Final = re.compile(r"[A-Za-z0-9@.+-]+")
-_ACCEPTED: Final = "ed25519, ecdsa, RSA of 3072 bits or more, or one of these in hardware (sk-)"
+_ACCEPTED: Final = "ed25519, ecdsa, RSA of 2048 bits or more, or one of these in hardware (sk-)"
 
 
 class KeyProblem(StrEnum):
@@ -73,6 +83,16 @@ class PublicKey:
         return f"{self.algorithm} {base64.b64encode(self.blob).decode()}"
 
     @property
+    def rsa_bits(self) -> int | None:
+        """None where it is no RSA key."""
+        if self.algorithm != "ssh-rsa":
+            return None
+        fields = _Fields(self.blob)
+        fields.take()
+        fields.take()
+        return fields.integer().bit_length()
+
+    @property
     def fingerprint(self) -> str:
         """As `ssh-keygen -l` shows it."""
         digest = hashlib.sha256(self.blob).digest()
@@ -85,24 +105,21 @@ def parse_public_key(text: str) -> PublicKey:
     Raises:
         InvalidPublicKey: it is none that may be used; `problem` says why.
     """
-    if "PRIVATE KEY" in text:
-        raise InvalidPublicKey(
-            KeyProblem.PRIVATE,
-            "This is a private key: show it to nobody, and if this was no mistake of the eye, make "
-            "a new pair. Expected the line of the file that ends in .pub.",
-        )
-    lines = [
-        line for line in re.split(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", text) if line.strip()
-    ]
+    text = without_mark(text)
+    private = private_key_advice(text)
+    if private is not None:
+        raise InvalidPublicKey(KeyProblem.PRIVATE, private)
+    converted = other_format(text)
+    if converted is not None:
+        raise _malformed(converted)
+    lines = [line for line in ENDS_OF_LINES.split(text) if line.strip()]
     if len(lines) > 1:
-        raise InvalidPublicKey(
-            KeyProblem.SEVERAL, f"Expected one key on one line, got {len(lines)} lines."
-        )
+        raise _several(text, len(lines))
     words = lines[0].strip().split(None, 2) if lines else []
     if len(text) > MAX_LINE or len(words) < 2:
         raise _malformed(
             f"Expected a line such as 'ssh-ed25519 AAAA... name', of at most {MAX_LINE} "
-            f"characters; got {shorten(clean_text(text), 40)!r}."
+            f"characters; got {_shown(text)}."
         )
     name, encoded = words[0], words[1]
     _check_name(name, encoded)
@@ -149,9 +166,7 @@ def _check_name(name: str, encoded: str) -> None:
             KeyProblem.UNSUPPORTED,
             f"Keys of type {shorten(name, 40)!r} are not taken. Expected {_ACCEPTED}.",
         )
-    raise _malformed(
-        f"Expected the type of a key first, such as ssh-ed25519; got {shorten(clean_text(name), 40)!r}."
-    )
+    raise _malformed(f"Expected the type of a key first, such as ssh-ed25519; got {_shown(name)}.")
 
 
 def _decode(encoded: str) -> bytes:
@@ -161,7 +176,11 @@ def _decode(encoded: str) -> bytes:
         blob = b""
     # One key has one text: what decodes alike but is spelt differently is not it.
     if not blob or base64.b64encode(blob).decode() != encoded:
-        raise _malformed("The second word is not the base64 of a key: was the line cut off?")
+        hidden = hidden_character(encoded)
+        found = "" if hidden is None else f" It holds the character {hidden}."
+        raise _malformed(
+            f"The second word is not the base64 of a key: was the line cut off?{found}"
+        )
     return blob
 
 
@@ -249,6 +268,28 @@ def _in_hardware(read: Callable[[_Fields], None]) -> Callable[[_Fields], None]:
             raise _malformed("A key in hardware names its application, such as ssh:.")
 
     return read_both
+
+
+def _several(text: str, count: int) -> InvalidPublicKey:
+    """Several keys, or one that was wrapped."""
+    try:
+        parse_public_key(unwrapped(text))
+    except InvalidPublicKey:
+        return InvalidPublicKey(
+            KeyProblem.SEVERAL, f"Expected one key on one line, got {count} lines."
+        )
+    return InvalidPublicKey(
+        KeyProblem.SEVERAL,
+        f"This is one key that was wrapped over {count} lines. Expected it on one line, as "
+        "`tr -d '\\r\\n' <FILE` prints it.",
+    )
+
+
+def _shown(text: str) -> str:
+    """As it stands in a message, which shows what cannot be seen by its number."""
+    hidden = hidden_character(text)
+    shown = repr(shorten(clean_text(text), 40))
+    return shown if hidden is None else f"{shown}, which holds the character {hidden}"
 
 
 def _malformed(message: str) -> InvalidPublicKey:

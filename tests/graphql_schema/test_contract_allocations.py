@@ -381,6 +381,14 @@ async def test_operations_are_called_off_and_quarantines_overridden(plane: Contr
             "items": [],
         },
     }
+    # A receipt is an object of its own, for whoever sees its allocation.
+    asked = "query Q($id: ID!) { allocation(id: $id) { cleaningReceipt { id } } }"
+    found = await data_of(plane, admin, asked, {"id": made["allocation"]["id"]})
+    receipt_id = found["allocation"]["cleaningReceipt"]["id"]
+    node = "query Q($id: ID!) { node(id: $id) { id ... on AllocationReceipt { reason } } }"
+    shown = {"node": {"id": receipt_id, "reason": "wiped"}}
+    assert await data_of(plane, admin, node, {"id": receipt_id}) == shown
+    assert await data_of(plane, await as_user(), node, {"id": receipt_id}) == {"node": None}
 
 
 async def test_lists_and_quotas(plane: ControlPlane) -> None:

@@ -33,11 +33,12 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from remotegpu_core.actor import Actor, ActorKind
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.nodes import NODE_KINDS
 from remotegpu_graphql.permissions import Access, access_of
 from remotegpu_graphql.schema import sdl
 from tests.graphql_schema.asking import ask, data_of
 from tests.graphql_schema.contract import contract_operations
-from tests.graphql_schema.people import as_user
+from tests.graphql_schema.people import as_user, make_key_line
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Engine().schema
@@ -411,3 +412,62 @@ def test_arguments_have_no_default_that_differs_by_spelling() -> None:
     for where, argument in _inputs():
         if argument.default_value is None:
             assert not isinstance(argument.type, GraphQLNonNull), where
+
+
+def test_every_type_with_an_id_is_a_node_that_is_found() -> None:
+    """Relay refetches any object by `node(id)`; tests/graphql_schema/test_ids.py has what it finds."""
+    with_id = {
+        type_.name
+        for type_ in TYPES
+        if isinstance(type_, GraphQLObjectType) and "id" in type_.fields
+    }
+    nodes = {
+        type_.name
+        for type_ in TYPES
+        if isinstance(type_, GraphQLObjectType)
+        and any(one.name == "Node" for one in type_.interfaces)
+    }
+    assert with_id == nodes == set(NODE_KINDS)
+
+
+def test_what_is_made_comes_with_its_edge() -> None:
+    """Relay's @prependEdge takes the edge of a list, of what `create...` and their like made."""
+    payloads = {
+        "AddSshKeyPayload": "sshKey",
+        "AllocatePayload": "allocation",
+        "CreateApiTokenPayload": "apiToken",
+        "CreateEnrollmentPayload": "enrollment",
+        "CreateUserPayload": "user",
+        "CreateWorkspacePayload": "workspace",
+        "RegisterDatasetPayload": "dataset",
+    }
+    making = {
+        type_.name
+        for type_ in TYPES
+        if isinstance(type_, GraphQLObjectType)
+        and type_.name.endswith("Payload")
+        and type_.name.startswith(("Create", "Add", "Register", "Allocate"))
+    }
+    assert making == set(payloads)
+    for payload, made in payloads.items():
+        fields = cast("GraphQLObjectType", SCHEMA.type_map[payload]).fields
+        node, edge = (str(fields[name].type) for name in (made, f"{made}Edge"))
+        assert edge == f"{node}Edge"
+
+
+async def test_an_edge_stands_where_its_list_has_it(plane: ControlPlane) -> None:
+    ada = await as_user()
+    add = (
+        "mutation M($input: AddSshKeyInput!) { addSshKey(input: $input) "
+        "{ sshKeyEdge { cursor node { id } } warning } }"
+    )
+    made = [
+        (await data_of(plane, ada, add, {"input": {"name": name, "publicKey": make_key_line()}}))[
+            "addSshKey"
+        ]
+        for name in ("one", "two")
+    ]
+    assert [one["warning"] for one in made] == [None, None]
+    query = "{ viewer { sshKeys { edges { cursor node { id } } } } }"
+    listed = (await data_of(plane, ada, query))["viewer"]["sshKeys"]["edges"]
+    assert [one["sshKeyEdge"] for one in reversed(made)] == listed

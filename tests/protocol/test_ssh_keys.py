@@ -52,7 +52,7 @@ SK = "sk-ssh-ed25519@openssh.com"
 ED25519 = _line("ssh-ed25519", b"ssh-ed25519", bytes(range(32)))
 IN_HARDWARE = _line(SK, SK.encode(), bytes(range(32)), b"ssh:")
 _ENCODED = ED25519.split()[1]
-_SHORT_RSA = _line("ssh-rsa", b"ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * 256)
+_SHORT_RSA = _line("ssh-rsa", b"ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * 128)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ _SHORT_RSA = _line("ssh-rsa", b"ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * 2
         ("-t", "ecdsa", "-b", "256"),
         ("-t", "ecdsa", "-b", "384"),
         ("-t", "ecdsa", "-b", "521"),
-        ("-t", "rsa", "-b", "3072"),
+        ("-t", "rsa", "-b", "2048"),
     ],
 )
 def test_keys_that_openssh_makes(tmp_path: Path, options: tuple[str, ...]) -> None:
@@ -84,9 +84,72 @@ def test_keys_in_hardware(tmp_path: Path) -> None:
 
 
 def test_a_short_rsa_key_is_weak(tmp_path: Path) -> None:
-    with pytest.raises(InvalidPublicKey, match="2048") as caught:
-        parse_public_key(_generate(tmp_path, "-t", "rsa", "-b", "2048"))
+    with pytest.raises(InvalidPublicKey, match="1024") as caught:
+        parse_public_key(_generate(tmp_path, "-t", "rsa", "-b", "1024"))
     assert caught.value.problem is KeyProblem.WEAK
+
+
+def test_bits_of_an_rsa_key() -> None:
+    modulus = b"\x00" + b"\xff" * 256
+    key = parse_public_key(_line("ssh-rsa", b"ssh-rsa", b"\x01\x00\x01", modulus))
+    assert key.rsa_bits == 2048
+    assert parse_public_key(ED25519).rsa_bits is None
+
+
+@pytest.mark.parametrize("form", ["RFC4716", "PKCS8", "PEM"])
+def test_other_formats_name_the_command_that_converts_them(tmp_path: Path, form: str) -> None:
+    """As OpenSSH writes them, and the command gives the line that is taken."""
+    line = _generate(tmp_path, "-t", "rsa", "-b", "2048").rsplit(" ", 1)[0]
+    exported = subprocess.run(
+        ["ssh-keygen", "-e", "-m", form, "-f", tmp_path / "key.pub"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    with pytest.raises(InvalidPublicKey) as caught:
+        parse_public_key(exported)
+    assert caught.value.problem is KeyProblem.MALFORMED
+    (tmp_path / "FILE").write_text(exported)
+    assert _done(tmp_path, caught.value.message) == line
+
+
+def _done(directory: Path, message: str) -> str:
+    """What the command in a message prints, in the folder where FILE is."""
+    command = message.split("`")[1]
+    return subprocess.run(
+        ["sh", "-c", command], check=True, capture_output=True, text=True, cwd=directory
+    ).stdout.strip()
+
+
+def test_private_keys_in_all_forms(tmp_path: Path) -> None:
+    _generate(tmp_path, "-t", "ed25519")
+    for text in (
+        (tmp_path / "key").read_text(),
+        "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPublic-Lines: 2\n",
+        "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n",
+    ):
+        with pytest.raises(InvalidPublicKey, match="show it to nobody") as caught:
+            parse_public_key(text)
+        assert caught.value.problem is KeyProblem.PRIVATE
+        assert ("puttygen FILE -O public-openssh" in caught.value.message) == ("PuTTY" in text)
+
+
+def test_what_editors_and_terminals_add(tmp_path: Path) -> None:
+    for text in (f"\ufeff{ED25519}\r\n", f"{ED25519} ada\r\n\r\n", f"\ufeff  {ED25519}"):
+        assert parse_public_key(text).line == ED25519
+    wrapped = f"{ED25519[:40]}\r\n{ED25519[40:]}\r\n"
+    with pytest.raises(InvalidPublicKey, match="wrapped over 2 lines") as caught:
+        parse_public_key(wrapped)
+    assert caught.value.problem is KeyProblem.SEVERAL
+    (tmp_path / "FILE").write_bytes(wrapped.encode())
+    assert _done(tmp_path, caught.value.message) == ED25519
+    with pytest.raises(InvalidPublicKey, match="iconv"):
+        parse_public_key(ED25519.encode("utf-16-le").decode("latin-1"))
+    # What cannot be seen is named, where a cleaned text would look right.
+    with pytest.raises(InvalidPublicKey, match=r"U\+200B"):
+        parse_public_key(f"\u200b{ED25519}")
+    with pytest.raises(InvalidPublicKey, match=r"U\+00AD"):
+        parse_public_key(f"{ED25519[:30]}\u00ad{ED25519[30:]}")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class ProcessLists:
         self._driver = driver_version or "of an unknown version"
         self._fault: str | None = None
 
-    def read(self, card: Card, total: int | None) -> list[Sequence[Any]] | None:
+    def read(self, card: Card, total: int | None) -> list[list[Any]] | None:
         """The lists that the card has, of computing and of drawing processes; None where it has none
         or they are not to be believed. `total`: the card's memory."""
         lists = [

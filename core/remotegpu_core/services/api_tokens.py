@@ -18,7 +18,7 @@ from remotegpu_core.versions import Topic, bump
 #: Tokens that one user may have at a time.
 MAX_TOKENS = 100
 
-_NEWEST_FIRST = Order("id", descending=True)
+NEWEST_FIRST = Order("id", descending=True)
 
 
 async def create_api_token(
@@ -107,7 +107,7 @@ async def revoke_all(user_id: uuid.UUID, now: int) -> int:
 async def list_api_tokens(actor: Actor, request: PageRequest) -> Page[ApiToken]:
     """The caller's own tokens, newest first."""
     query = ApiToken.filter(user_id=actor.require_user())
-    return await fetch_page(query, _NEWEST_FIRST, request)
+    return await fetch_page(query, NEWEST_FIRST, request)
 
 
 async def visible_api_tokens(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, ApiToken]:

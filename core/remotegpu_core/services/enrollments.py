@@ -36,7 +36,7 @@ _KEY_IN_USE = (
     "This host's key is, or was, that of another machine: a key serves one machine only. Enrol again "
     "with a new key; remotegpu-agent makes one when the same command is run again."
 )
-_NEWEST_FIRST = Order("id", descending=True)
+NEWEST_FIRST = Order("id", descending=True)
 
 
 async def create_enrollment(
@@ -131,7 +131,7 @@ async def revoke_enrollment(actor: Actor, enrollment_id: uuid.UUID) -> Enrollmen
 async def list_enrollments(actor: Actor, request: PageRequest) -> Page[Enrollment]:
     """Enrolments, newest first; admins only."""
     actor.require_admin()
-    return await fetch_page(Enrollment.all(), _NEWEST_FIRST, request)
+    return await fetch_page(Enrollment.all(), NEWEST_FIRST, request)
 
 
 async def visible_enrollments(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, Enrollment]:

@@ -28,9 +28,16 @@ from remotegpu_core.services import audit
 from remotegpu_core.services.allocations.accounts import changing_keys
 from remotegpu_core.texts import checked_name
 from remotegpu_protocol.limits import MAX_SSH_KEYS
-from remotegpu_protocol.ssh_keys import InvalidPublicKey, KeyProblem, PublicKey, parse_public_key
+from remotegpu_protocol.ssh_keys import (
+    GOOD_RSA_BITS,
+    MIN_RSA_BITS,
+    InvalidPublicKey,
+    KeyProblem,
+    PublicKey,
+    parse_public_key,
+)
 
-_NEWEST_FIRST: Final = Order("id", descending=True)
+NEWEST_FIRST: Final = Order("id", descending=True)
 
 _REFUSALS: Final[Mapping[KeyProblem, type[SshKeyRefused]]] = {
     KeyProblem.MALFORMED: SshKeyMalformed,
@@ -44,8 +51,21 @@ _REFUSALS: Final[Mapping[KeyProblem, type[SshKeyRefused]]] = {
 }
 
 
-async def add_ssh_key(actor: Actor, name: str, public_key: str) -> SshKey:
-    """Add a key of the caller's: one line of a `.pub` file.
+def warning_of(row: SshKey) -> str | None:
+    """Why the key is better replaced; None where it is good for years."""
+    bits = parse_public_key(row.line).rsa_bits
+    if bits is None or bits >= GOOD_RSA_BITS:
+        return None
+    return (
+        f"RSA of {bits} bits is not to be used after 2030 (NIST SP 800-131A). Better make a key with "
+        "`ssh-keygen -t ed25519`, add that and remove this one."
+    )
+
+
+async def add_ssh_key(
+    actor: Actor, name: str, public_key: str, *, rsa_bits: int = MIN_RSA_BITS
+) -> SshKey:
+    """Add a key of the caller's: one line of a `.pub` file. `rsa_bits`: that one of RSA must have.
 
     Raises:
         InvalidInput: an empty name.
@@ -56,6 +76,12 @@ async def add_ssh_key(actor: Actor, name: str, public_key: str) -> SshKey:
     user_id = actor.require_user()
     name = checked_name(name, "A key")
     key = _parse(public_key)
+    if key.rsa_bits is not None and key.rsa_bits < rsa_bits:
+        raise SshKeyWeak(
+            f"An RSA key needs {rsa_bits} bits at least here; this one has {key.rsa_bits}. Make an "
+            "ed25519 key: ssh-keygen -t ed25519",
+            field="publicKey",
+        )
     try:
         async with changing_keys(user_id):
             if await SshKey.filter(user_id=user_id).count() >= MAX_SSH_KEYS:
@@ -109,7 +135,7 @@ async def remove_ssh_key(actor: Actor, key_id: uuid.UUID) -> SshKey:
 
 async def list_ssh_keys(actor: Actor, request: PageRequest) -> Page[SshKey]:
     """The caller's own keys, newest first."""
-    return await fetch_page(SshKey.filter(user_id=actor.require_user()), _NEWEST_FIRST, request)
+    return await fetch_page(SshKey.filter(user_id=actor.require_user()), NEWEST_FIRST, request)
 
 
 async def visible_ssh_keys(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, SshKey]:

@@ -25,7 +25,7 @@ from remotegpu_protocol.grammar import shorten
 
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 
-_BY_NAME = Order("username_key")
+BY_NAME = Order("username_key")
 
 
 async def create_user(actor: Actor, username: str, password: str, role: Role) -> User:
@@ -227,7 +227,7 @@ async def enable_user(actor: Actor, user_id: uuid.UUID) -> User:
 async def list_users(actor: Actor, request: PageRequest) -> Page[User]:
     """Every user by name; admins only."""
     actor.require_admin()
-    return await fetch_page(User.all(), _BY_NAME, request)
+    return await fetch_page(User.all(), BY_NAME, request)
 
 
 async def _manage(actor: Actor, user_id: uuid.UUID) -> User:

@@ -15,7 +15,7 @@ from remotegpu_core.services.roles import Right
 from remotegpu_core.texts import checked_name, name_key, storable
 from remotegpu_core.versions import Topic, bump
 
-_BY_NAME = Order("name_key")
+BY_NAME = Order("name_key")
 
 
 async def create_workspace(actor: Actor, name: str) -> Workspace:
@@ -119,7 +119,7 @@ async def list_workspaces(actor: Actor, request: PageRequest) -> Page[Workspace]
     query = Workspace.all()
     if not actor.is_admin:
         query = query.filter(memberships__user_id=actor.require_user())
-    return await fetch_page(query, _BY_NAME, request)
+    return await fetch_page(query, BY_NAME, request)
 
 
 async def visible_workspaces(actor: Actor, ids: list[uuid.UUID]) -> dict[uuid.UUID, Workspace]:

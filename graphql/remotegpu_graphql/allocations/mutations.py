@@ -5,6 +5,7 @@ import strawberry
 from remotegpu_core.services.allocations.allocate import allocate
 from remotegpu_core.services.allocations.extend import extend
 from remotegpu_core.services.allocations.override import override_quarantine
+from remotegpu_core.services.allocations.reading import DEFAULT_ORDER
 from remotegpu_core.services.allocations.release import release
 from remotegpu_core.services.allocations.retry import retry_reclaim
 from remotegpu_graphql.allocations.inputs import (
@@ -23,6 +24,7 @@ from remotegpu_graphql.machines.types import Machine
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_graphql.relay import Edge, edge, made_edge
 
 
 @strawberry.type(description="Of allocate.")
@@ -31,6 +33,7 @@ class AllocatePayload:
     operation: Operation | None = strawberry.field(
         default=None, description="Ends when the host has it: reserve, then start."
     )
+    allocation_edge: Edge[Allocation] | None = made_edge("The allocation", "allocations")
     user_errors: list[UserError] = user_errors()
 
 
@@ -81,7 +84,9 @@ class AllocationsMutation:
         )
         await context.nudge()
         return AllocatePayload(
-            allocation=Allocation.of(allocation), operation=Operation.of(operation)
+            allocation=Allocation.of(allocation),
+            allocation_edge=edge(allocation, DEFAULT_ORDER, Allocation.of),
+            operation=Operation.of(operation),
         )
 
     @mutation(

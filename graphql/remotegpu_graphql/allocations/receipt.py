@@ -5,6 +5,7 @@ import strawberry
 from remotegpu_core import models
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.ids import encode_id
+from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import Count, DateTime
 from remotegpu_graphql.users.types import User
 
@@ -22,9 +23,8 @@ class CleaningItem:
 @strawberry.type(
     description="The proof that what an allocation held went back clean, or an admin's word for it."
 )
-class AllocationReceipt:
+class AllocationReceipt(Node):
     row: strawberry.Private[models.CleaningReceipt]
-    id: strawberry.ID = strawberry.field(description="Opaque.")
     finished_at: DateTime = strawberry.field(description="When it was written.")
     verified: bool = strawberry.field(
         description="Whether every place was looked at again and was clean; false for one that an "

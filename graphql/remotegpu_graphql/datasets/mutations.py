@@ -4,6 +4,7 @@ import strawberry
 
 from remotegpu_core.services.datasets.granting import grant_dataset, revoke_dataset_grant
 from remotegpu_core.services.datasets.mounting import mount_dataset, unmount_dataset
+from remotegpu_core.services.datasets.reading import DEFAULT_ORDER
 from remotegpu_core.services.datasets.registry import (
     register_dataset,
     remove_dataset,
@@ -35,6 +36,7 @@ from remotegpu_graphql.datasets.types import Dataset, Mount
 from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id, decode_optional, encode_id
 from remotegpu_graphql.operations.types import Operation
+from remotegpu_graphql.relay import edge
 
 
 @strawberry.type
@@ -51,7 +53,9 @@ class DatasetsMutation:
     ) -> RegisterDatasetPayload | None:
         context = info.context
         row = await register_dataset(context.actor, context.plane.settings, input.to_new())
-        return RegisterDatasetPayload(dataset=Dataset.of(row))
+        return RegisterDatasetPayload(
+            dataset=Dataset.of(row), dataset_edge=edge(row, DEFAULT_ORDER, Dataset.of)
+        )
 
     @mutation(
         "Rename a dataset, or let others see it. What is mounted by those who may no longer use it "

@@ -4,11 +4,13 @@ from remotegpu_graphql.datasets.types import Dataset, Mount
 from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.payloads import user_errors
+from remotegpu_graphql.relay import Edge, made_edge
 
 
 @strawberry.type(description="Of registerDataset.")
 class RegisterDatasetPayload:
     dataset: Dataset | None = strawberry.field(default=None, description="The dataset.")
+    dataset_edge: Edge[Dataset] | None = made_edge("The dataset", "datasets")
     user_errors: list[UserError] = user_errors()
 
 

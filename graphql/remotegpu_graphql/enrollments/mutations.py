@@ -12,6 +12,7 @@ from remotegpu_graphql.ids import decode_id, decode_optional
 from remotegpu_graphql.machines.inputs import LabelInput
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_graphql.relay import Edge, edge, made_edge
 from remotegpu_protocol.limits import MAX_LABELS
 
 
@@ -42,6 +43,7 @@ class CreateEnrollmentPayload:
         default=None, description="What to paste on the host, where the agent is installed."
     )
     enrollment: Enrollment | None = strawberry.field(default=None, description="The enrolment.")
+    enrollment_edge: Edge[Enrollment] | None = made_edge("The enrolment", "enrollments")
     user_errors: list[UserError] = user_errors()
 
 
@@ -76,6 +78,7 @@ class EnrollmentsMutation:
             token=token,
             command=f"remotegpu-agent enroll --server {settings.origin} --token {token}",
             enrollment=Enrollment.of(row),
+            enrollment_edge=edge(row, enrollments.NEWEST_FIRST, Enrollment.of),
         )
 
     @mutation("Make an unused enrolment token worthless.", access=Access.ADMIN)

@@ -13,6 +13,7 @@ from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id, encode_id
 from remotegpu_graphql.operations.types import Operation
 from remotegpu_graphql.payloads import user_errors
+from remotegpu_graphql.relay import Edge, edge, made_edge
 from remotegpu_graphql.ssh_keys.types import SshKey
 
 
@@ -22,7 +23,7 @@ class AddSshKeyInput:
         description="What you call it, in printable characters.", metadata=characters(1, 64)
     )
     public_key: str = strawberry.field(
-        description="The line of the file that ends in .pub: ed25519, ecdsa, RSA of 3072 bits or "
+        description="The line of the file that ends in .pub: ed25519, ecdsa, RSA of 2048 bits or "
         "more, or in hardware (sk-). No options, no certificate.",
         metadata=characters(0, 32_768),
     )
@@ -31,6 +32,10 @@ class AddSshKeyInput:
 @strawberry.type(description="Of addSshKey.")
 class AddSshKeyPayload:
     ssh_key: SshKey | None = strawberry.field(default=None, description="The key.")
+    ssh_key_edge: Edge[SshKey] | None = made_edge("The key", "viewer.sshKeys")
+    warning: str | None = strawberry.field(
+        default=None, description="Why the key, which was taken, is better replaced."
+    )
     user_errors: list[UserError] = user_errors()
 
 
@@ -74,9 +79,18 @@ class SshKeysMutation:
         info: Info,
         input: Annotated[AddSshKeyInput, strawberry.argument(description="The key.")],
     ) -> AddSshKeyPayload | None:
-        row = await ssh_keys.add_ssh_key(info.context.actor, input.name, input.public_key)
+        row = await ssh_keys.add_ssh_key(
+            info.context.actor,
+            input.name,
+            input.public_key,
+            rsa_bits=info.context.plane.settings.ssh_rsa_bits,
+        )
         await info.context.nudge()
-        return AddSshKeyPayload(ssh_key=SshKey.of(row))
+        return AddSshKeyPayload(
+            ssh_key=SshKey.of(row),
+            ssh_key_edge=edge(row, ssh_keys.NEWEST_FIRST, SshKey.of),
+            warning=ssh_keys.warning_of(row),
+        )
 
     @mutation(
         "Remove a key of yours, or as an admin anybody's; from every host, too. A host that is away "

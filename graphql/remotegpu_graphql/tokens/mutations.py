@@ -10,6 +10,7 @@ from remotegpu_graphql.errors import UserError
 from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id
 from remotegpu_graphql.payloads import user_errors
+from remotegpu_graphql.relay import Edge, edge, made_edge
 from remotegpu_graphql.scalars import DateTime
 from remotegpu_graphql.tokens.types import ApiToken
 
@@ -34,6 +35,7 @@ class CreateApiTokenPayload:
         default=None, description="The secret, in this answer and never again."
     )
     api_token: ApiToken | None = strawberry.field(default=None, description="The new token.")
+    api_token_edge: Edge[ApiToken] | None = made_edge("The token", "viewer.apiTokens")
     user_errors: list[UserError] = user_errors()
 
 
@@ -59,7 +61,11 @@ class TokensMutation:
         token, row = await api_tokens.create_api_token(
             info.context.actor, input.name, frozenset(input.scopes), input.expires_at
         )
-        return CreateApiTokenPayload(token=token, api_token=ApiToken.of(row))
+        return CreateApiTokenPayload(
+            token=token,
+            api_token=ApiToken.of(row),
+            api_token_edge=edge(row, api_tokens.NEWEST_FIRST, ApiToken.of),
+        )
 
     @mutation(
         "Revoke a token of yours, or as an admin anybody's. Its live streams end within two "

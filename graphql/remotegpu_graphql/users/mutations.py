@@ -13,6 +13,7 @@ from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_graphql.relay import Edge, edge, made_edge
 from remotegpu_graphql.users.types import User
 
 
@@ -32,6 +33,7 @@ class CreateUserInput:
 @strawberry.type(description="Of createUser.")
 class CreateUserPayload:
     user: User | None = strawberry.field(default=None, description="The new user.")
+    user_edge: Edge[User] | None = made_edge("The user", "users")
     user_errors: list[UserError] = user_errors()
 
 
@@ -100,7 +102,7 @@ class UsersMutation:
         user = await users.create_user(
             info.context.actor, input.username, input.password, input.role
         )
-        return CreateUserPayload(user=User.of(user))
+        return CreateUserPayload(user=User.of(user), user_edge=edge(user, users.BY_NAME, User.of))
 
     @mutation("Make a user an admin, or no longer one. One admin stays.", access=Access.ADMIN)
     async def set_user_role(

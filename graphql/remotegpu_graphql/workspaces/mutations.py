@@ -11,6 +11,7 @@ from remotegpu_graphql.fields import mutation
 from remotegpu_graphql.ids import decode_id, decode_optional
 from remotegpu_graphql.payloads import user_errors
 from remotegpu_graphql.permissions import Access
+from remotegpu_graphql.relay import Edge, edge, made_edge
 from remotegpu_graphql.workspaces.types import Workspace
 
 
@@ -24,6 +25,7 @@ class CreateWorkspaceInput:
 @strawberry.type(description="Of createWorkspace.")
 class CreateWorkspacePayload:
     workspace: Workspace | None = strawberry.field(default=None, description="The new workspace.")
+    workspace_edge: Edge[Workspace] | None = made_edge("The workspace", "workspaces")
     user_errors: list[UserError] = user_errors()
 
 
@@ -84,7 +86,10 @@ class WorkspacesMutation:
         input: Annotated[CreateWorkspaceInput, strawberry.argument(description="Its name.")],
     ) -> CreateWorkspacePayload | None:
         row = await workspaces.create_workspace(info.context.actor, input.name)
-        return CreateWorkspacePayload(workspace=Workspace.of(row))
+        return CreateWorkspacePayload(
+            workspace=Workspace.of(row),
+            workspace_edge=edge(row, workspaces.BY_NAME, Workspace.of),
+        )
 
     @mutation("Give a workspace another name; its owners and the system's admins may.")
     async def rename_workspace(

@@ -14,6 +14,7 @@ from remotegpu_core.errors import (
     NotFound,
     SshKeyOptions,
     SshKeyRefused,
+    SshKeyWeak,
     Unauthenticated,
 )
 from remotegpu_core.models import AuditEvent, SshKey, User
@@ -24,6 +25,7 @@ from remotegpu_core.services.ssh_keys import (
     list_ssh_keys,
     remove_ssh_key,
     visible_ssh_keys,
+    warning_of,
 )
 from remotegpu_protocol.limits import MAX_SSH_KEYS
 from tests.core.people import make_admin, make_tenant
@@ -42,6 +44,22 @@ def make_line() -> str:
         struct.pack(">I", len(field)) + field for field in (b"ssh-ed25519", secrets.token_bytes(32))
     )
     return f"ssh-ed25519 {base64.b64encode(packed).decode()}"
+
+
+def make_rsa_line(bits: int) -> str:
+    """Bytes in the shape of an RSA key."""
+    fields = (b"ssh-rsa", b"\x01\x00\x01", b"\x00" + b"\xff" * (bits // 8))
+    packed = b"".join(struct.pack(">I", len(field)) + field for field in fields)
+    return f"ssh-rsa {base64.b64encode(packed).decode()}"
+
+
+async def test_an_old_rsa_key_is_taken_with_a_warning(alice: Actor) -> None:
+    row = await add_ssh_key(alice, "old", make_rsa_line(2048))
+    assert "RSA of 2048 bits is not to be used after 2030" in str(warning_of(row))
+    for line in (make_rsa_line(3072), make_line()):
+        assert warning_of(await add_ssh_key(alice, "good", line)) is None
+    with pytest.raises(SshKeyWeak, match="4096 bits at least here; this one has 2048"):
+        await add_ssh_key(alice, "old", make_rsa_line(2048), rsa_bits=4096)
 
 
 async def test_a_key_is_kept_without_its_comment_and_goes_again(alice: Actor) -> None:

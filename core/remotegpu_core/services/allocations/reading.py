@@ -39,6 +39,10 @@ _COLUMNS = {
 }
 
 
+#: Of lists for which none is asked: newest first.
+DEFAULT_ORDER = Order(_COLUMNS[AllocationOrderField.CREATED_AT], descending=True)
+
+
 @dataclass(frozen=True, slots=True)
 class AllocationFilter:
     """Everything given must hold; of states, any."""
@@ -116,6 +120,17 @@ async def receipts_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, CleaningRecei
     """The receipt by allocation."""
     rows = await CleaningReceipt.filter(allocation_id__in=list(ids)).order_by("id")
     return {row.allocation_id: row for row in rows}
+
+
+async def receipts_by_id(
+    actor: Actor, ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, CleaningReceipt]:
+    """Of `ids`, the receipts of allocations that the caller may see."""
+    if not ids or not actor.is_signed_in:
+        return {}
+    seen = visible_allocations(actor).values("id")
+    rows = await CleaningReceipt.filter(id__in=list(ids), allocation_id__in=Subquery(seen))
+    return {row.id: row for row in rows}
 
 
 async def usernames(user_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:

@@ -31,6 +31,10 @@ class DatasetOrderField(StrEnum):
 _COLUMNS = {DatasetOrderField.NAME: "name_key", DatasetOrderField.CREATED_AT: "created_at"}
 
 
+#: Of lists for which none is asked.
+DEFAULT_ORDER = Order(_COLUMNS[DatasetOrderField.NAME])
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetFilter:
     """Everything given must hold; of a collection, any of its values."""
