@@ -6,7 +6,7 @@ from remotegpu_core.models import Machine
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.errors import HostAccepted, ProtocolError, Revoked, Superseded
 
-RETIRED = "This machine was retired; enrol the host again to use it."
+RETIRED = "This machine was retired. Enrol the host as a new machine (enroll --replace) to use it."
 REPLACED = (
     "The host was enrolled anew, which revoked this key. If this is another host, enrol it as a "
     "machine of its own."

@@ -68,12 +68,25 @@ async def create_enrollment(
         machine = await Machine.get_or_none(id=machine_id)
         if machine is None:
             raise NotFound("There is no such machine.", field="machineId")
+        if machine.lifecycle is Lifecycle.RETIRED:
+            raise Conflict(
+                "This machine is retired for good: enrol the host as a new machine, with machineName "
+                "instead of machineId.",
+                field="machineId",
+            )
         if checked:
             raise InvalidInput("A machine that exists keeps its labels.", field="labels")
         name = machine.name
     else:
         name = _check_name(machine_name or "")
-        if await Machine.exists(name_key=name.lower()):
+        namesake = await Machine.get_or_none(name_key=name.lower())
+        if namesake is not None and namesake.lifecycle is Lifecycle.RETIRED:
+            raise Conflict(
+                f"A retired machine has the name {name!r}: give that one another name with "
+                "renameMachine, or choose another name for this one.",
+                field="machineName",
+            )
+        if namesake is not None:
             raise Conflict(
                 f"There is a machine {name!r} already. Give machineId instead to enrol it again "
                 "after it was reinstalled.",
@@ -242,6 +255,11 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
     await _check_key(enroll.public_key, enrollment.machine_id)
     if enrollment.replaces and enrollment.machine_id is not None:
         machine = await Machine.filter(id=enrollment.machine_id).select_for_update().get()
+        if machine.lifecycle is Lifecycle.RETIRED:
+            raise EnrollmentRefused(
+                "The machine of this enrolment token was retired meanwhile; ask for a token of a new "
+                "machine."
+            )
         await _revoke_key(machine, enroll.public_key, now)
         machine.public_key = enroll.public_key
         machine.hardware_uuid = None if equal else hardware

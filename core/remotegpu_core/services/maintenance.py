@@ -1,24 +1,21 @@
-"""What operators do with machines: name them, label them, take them out of service, retire them."""
+"""What operators do with machines: name them, label them, take them out of service."""
 
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from tortoise.exceptions import IntegrityError
-from tortoise.expressions import F
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.errors import Conflict, InvalidInput, LimitExceeded
-from remotegpu_core.models import Booking, Gpu, Machine, MachineLabel, Occupancy
+from remotegpu_core.models import Machine, MachineLabel
 from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.addresses import claims
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.changes import ChangeKind, record_change
-from remotegpu_core.services.quarantine import CauseCode
-from remotegpu_core.states import Lifecycle, sources_of
+from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.errors import InvalidValue
 from remotegpu_protocol.grammar import check_label, check_machine_name, clean_text
 from remotegpu_protocol.limits import MAX_LABELS
@@ -58,45 +55,6 @@ async def end_maintenance(actor: Actor, machine_id: uuid.UUID) -> Machine:
         sources={Lifecycle.MAINTENANCE},
         reason=None,
     )
-
-
-async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
-    """Give a machine up for good: its agent is shut out, its GPUs may turn up elsewhere.
-
-    Raises:
-        Conflict: somebody has it, or has booked it.
-    """
-    machine = await _managed(actor, machine_id)
-    async with transaction():
-        # Whoever allocates locks this row too, so nothing comes in between.
-        await Machine.filter(id=machine.id).select_for_update()
-        if await Occupancy.exists(machine_id=machine.id, closed_at=None):
-            raise Conflict(
-                "Somebody has this machine, or it is not proven clean yet: release what is "
-                "allocated on it first.",
-                field="machineId",
-            )
-        if await Booking.exists(machine_id=machine.id, held=True, ends_at__gt=now_ms()):
-            raise Conflict(
-                "This machine is booked: release its reservations first.", field="machineId"
-            )
-        moved = await Machine.filter(
-            id=machine.id, lifecycle__in=list(sources_of(Lifecycle.RETIRED))
-        ).update(
-            lifecycle=Lifecycle.RETIRED,
-            lifecycle_reason=None,
-            hardware_uuid=None,
-            # Whatever its link still says is void.
-            epoch=F("epoch") + 1,
-        )
-        if not moved:
-            raise Conflict("This machine is retired already.", field="machineId")
-        await Gpu.filter(machine_id=machine.id, removed_at=None).update(removed_at=now_ms())
-        await claims.give_up(machine.id)
-        await quarantine.lift(machine.id, list(CauseCode), actor=actor)
-        await _record(actor, "retireMachine", machine)
-        await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
-    return await Machine.get(id=machine.id)
 
 
 async def set_draining(actor: Actor, machine_id: uuid.UUID, draining: bool) -> Machine:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import strawberry
 
-from remotegpu_core.services import hosts, maintenance
+from remotegpu_core.services import hosts, maintenance, retirement
 from remotegpu_core.services.maintenance import MAX_REASON
 from remotegpu_graphql.bounds import characters, items
 from remotegpu_graphql.context import Info
@@ -182,7 +182,8 @@ class MaintenanceMutation:
 
     @mutation(
         "Give a machine up for good: its agent is shut out, and its GPUs may turn up in another. "
-        "Refused while somebody has it or has booked it.",
+        "Refused while somebody has it or has booked it. What waits in vain to be cleaned there gets a "
+        "receipt that is not verified and names you. To use the host again, enrol it as a new machine.",
         access=Access.ADMIN,
     )
     async def retire_machine(
@@ -191,7 +192,7 @@ class MaintenanceMutation:
         input: Annotated[RetireMachineInput, strawberry.argument(description="Which.")],
     ) -> RetireMachinePayload | None:
         context = info.context
-        machine = await maintenance.retire(context.actor, _machine_id(input.machine_id))
+        machine = await retirement.retire(context.actor, _machine_id(input.machine_id))
         # The link is cut at once where the bus is there, and refused when it next says something.
         await context.plane.bus.fence(machine.id, machine.epoch)
         await context.nudge()

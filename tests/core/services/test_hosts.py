@@ -7,7 +7,7 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict, Forbidden
 from remotegpu_core.models import AuditEvent, Machine
-from remotegpu_core.services import endings, hosts, maintenance, quarantine
+from remotegpu_core.services import endings, hosts, quarantine, retirement
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.presence import connect
 from remotegpu_core.services.quarantine import CauseCode
@@ -86,12 +86,12 @@ async def test_why_a_link_is_over(admin: Actor) -> None:
     await boots(machine, "one")
     assert await why(3) == "SUPERSEDED"
     assert await why(3, b"another") == "REVOKED"
-    await maintenance.retire(admin, machine.id)
+    await retirement.retire(admin, machine.id)
     assert await why(5) == "REVOKED"
     assert (await endings.why_over(uuid.uuid4(), 1, key)).code == "REVOKED"
 
 
 async def test_a_retired_machine_stays_retired(admin: Actor) -> None:
     machine = await make_machine()
-    await maintenance.retire(admin, machine.id)
+    await retirement.retire(admin, machine.id)
     assert (await boots(machine, "one", "two", "one")).lifecycle is Lifecycle.RETIRED

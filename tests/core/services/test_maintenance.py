@@ -17,7 +17,7 @@ from remotegpu_core.models import (
     MachineLabel,
     Occupancy,
 )
-from remotegpu_core.services import maintenance
+from remotegpu_core.services import maintenance, retirement
 from remotegpu_core.services.inventory import apply_inventory
 from remotegpu_core.states import Lifecycle
 from tests.core.hosts import gpu, inventory, make_machine, make_online
@@ -103,7 +103,7 @@ async def test_a_retired_machine_gives_up_its_hardware(admin: Actor) -> None:
     machine, epoch = await make_online("old")
     hardware = "4c4c4544-0042-3510-8052-b4c04f564433"
     await apply_inventory(machine.id, epoch, inventory(gpu(), hardware_uuid=hardware))
-    retired = await maintenance.retire(admin, machine.id)
+    retired = await retirement.retire(admin, machine.id)
     assert (retired.lifecycle, retired.hardware_uuid) == (RETIRED, None)
     # What its last link says comes to nothing.
     assert (await apply_inventory(machine.id, epoch, inventory(gpu()))).stale
@@ -112,7 +112,7 @@ async def test_a_retired_machine_gives_up_its_hardware(admin: Actor) -> None:
     assert applied.refused == []
     assert await Gpu.filter(machine_id=new.id, removed_at=None).count() == 1
     for attempt in (
-        maintenance.retire(admin, machine.id),
+        retirement.retire(admin, machine.id),
         maintenance.start_maintenance(admin, machine.id, "look"),
     ):
         with pytest.raises(Conflict):
@@ -132,13 +132,13 @@ async def test_what_somebody_has_is_not_retired(admin: Actor) -> None:
         ends_at=now + 2 * HOUR,
     )
     with pytest.raises(Conflict, match="booked"):
-        await maintenance.retire(admin, machine.id)
+        await retirement.retire(admin, machine.id)
     await Occupancy.create(
         allocation=allocation, machine=machine, resource_id=machine.id, opened_at=now
     )
     await Booking.filter(id=booking.id).update(starts_at=now - HOUR, ends_at=now)
     with pytest.raises(Conflict, match="has this machine"):
-        await maintenance.retire(admin, machine.id)
+        await retirement.retire(admin, machine.id)
     assert (await Machine.get(id=machine.id)).lifecycle is IN_SERVICE
 
 
@@ -155,7 +155,7 @@ async def test_only_admins(admin: Actor) -> None:
             maintenance.set_draining(actor, machine_id, True),
             maintenance.rename(actor, machine_id, "x"),
             maintenance.set_labels(actor, machine_id, []),
-            maintenance.retire(actor, machine_id),
+            retirement.retire(actor, machine_id),
         ):
             with pytest.raises(expected):
                 await attempt

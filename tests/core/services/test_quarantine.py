@@ -8,7 +8,7 @@ from tortoise.exceptions import IntegrityError
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict
 from remotegpu_core.models import AuditEvent, Machine, QuarantineCause
-from remotegpu_core.services import hosts, maintenance, quarantine
+from remotegpu_core.services import hosts, maintenance, quarantine, retirement
 from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.allocations.release import release
 from remotegpu_core.services.ledger import ledger
@@ -71,7 +71,7 @@ async def test_operators_say_what_lies_above_it(admin: Actor) -> None:
     # Whoever puts it into service sees what is left.
     ended = await maintenance.end_maintenance(admin, machine.id)
     assert (ended.lifecycle, ended.lifecycle_reason) == (QUARANTINED, "It smells.")
-    await maintenance.retire(admin, machine.id)
+    await retirement.retire(admin, machine.id)
     assert await lifecycle(machine) == (RETIRED, None)
     assert not await QuarantineCause.exists()
     assert not await add(machine, CauseCode.OTHER)

@@ -7,7 +7,7 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict, Forbidden, InvalidInput, LimitExceeded, NotFound
 from remotegpu_core.models import AddressSource, AuditEvent, Machine, MachineAddress
-from remotegpu_core.services import hosts, maintenance
+from remotegpu_core.services import hosts, retirement
 from remotegpu_core.services.addresses.admin import MAX_GIVEN, accept_addresses, set_addresses
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.addresses.reading import addresses_of, machines_that_hold
@@ -212,6 +212,6 @@ async def test_only_admins_and_only_what_is_there(admin: Actor) -> None:
             await accept_addresses(actor, machine_id, ["10.0.0.7"], "so be it")
     assert await AuditEvent.all().count() == before
     assert await contested(machine) == ["10.0.0.7"]
-    await maintenance.retire(admin, machine.id)
+    await retirement.retire(admin, machine.id)
     with pytest.raises(Conflict, match="retired"):
         await set_addresses(admin, machine.id, [("10.0.0.9", PUBLIC)])

@@ -16,7 +16,7 @@ from tortoise.exceptions import IntegrityError
 from remotegpu_core.actor import Actor
 from remotegpu_core.ids import new_id
 from remotegpu_core.models import AddressSource, Machine, MachineAddress
-from remotegpu_core.services import maintenance, quarantine
+from remotegpu_core.services import maintenance, quarantine, retirement
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.quarantine import CauseCode
@@ -144,7 +144,7 @@ async def test_a_retired_machine_has_no_address(admin: Actor) -> None:
     second, _ = await make_online()
     await report(first, "10.0.0.7")
     await report(second, "10.0.0.7")
-    await maintenance.retire(admin, first.id)
+    await retirement.retire(admin, first.id)
     await settle()
     assert (await held(second), await lifecycle(second)) == (["10.0.0.7"], IN_SERVICE)
     await maintenance.set_labels(admin, first.id, [("site", "north")])
