@@ -64,5 +64,5 @@ bench: ## Measure speed and memory beside other servers (QUICK=1: in two minutes
 	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
 clean: ## Remove .venv and every cache (never the state in DATA)
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build tests/npm/node_modules tests/npm/.installed
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build tests/npm/node_modules tests/npm/.installed tests/npm/relay/node_modules tests/npm/relay/.installed
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -32,3 +32,11 @@ resolve agent --constraints requirements/dev.txt --extra agent pyproject.toml
 import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 ' | resolve build --constraints requirements/dev.txt --no-annotate -
+# Clients that tests try, each by itself: they want other versions of what the rest uses.
+resolve_client() {
+    name=$1
+    shift
+    printf '%s\n' "$@" | resolve "client-$name" --no-annotate -
+}
+resolve_client gql 'gql[requests,websockets]'
+resolve_client ariadne ariadne-codegen websockets

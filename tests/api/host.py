@@ -345,3 +345,21 @@ async def stored(server: Server, host: Host) -> None:
     while (await server.plane.bus.live([machine_id]))[machine_id].sample is None:
         assert time.monotonic() < deadline, "no sample came"
         await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def sampling(link: Link) -> AsyncIterator[None]:
+    """Samples all the time, twenty a second."""
+
+    async def run() -> None:
+        while True:
+            await link.send(sample())
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

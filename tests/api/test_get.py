@@ -31,6 +31,17 @@ async def test_a_query_runs_with_its_variables(server: Server) -> None:
     assert response.json()["data"] == {"machines": {"totalCount": 0}}
 
 
+async def test_a_body_counts_where_the_url_says_nothing(server: Server) -> None:
+    for url, answer in (
+        ("/graphql", {"a": "Query"}),
+        ("/graphql?query={b:__typename}", {"b": "Query"}),
+    ):
+        response = await server.http.request("GET", url, json={"query": "{ a: __typename }"})
+        assert response.json()["data"] == answer
+    mutation = {"query": "mutation { signOut { user { id } } }"}
+    assert (await server.http.request("GET", "/graphql", json=mutation)).status_code == 405
+
+
 async def test_parameters_of_another_shape_are_explained(server: Server) -> None:
     for query, hint in (
         ("", "query"),
@@ -86,7 +97,7 @@ async def test_head_runs_no_mutation_of_its_body(server: Server) -> None:
         "/graphql",
         json={"query": SIGN_IN, "variables": {"username": ADMIN, "password": ADMIN_PASSWORD}},
     )
-    assert (response.status_code, response.content) == (400, b"")
+    assert (response.status_code, response.content) == (405, b"")
     admin = await server.sign_in()
     events = await server.ask(
         '{ auditEvents(filter: {action: "signIn"}) { totalCount } }', token=admin

@@ -1,16 +1,13 @@
 """The reference clients of both protocols, npm's graphql-http and graphql-ws, at the real server."""
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from remotegpu_api.live import socket as live_socket
 from tests.api.documents import LIVE
-from tests.api.host import Link, enrolled, sample
+from tests.api.host import enrolled, sampling
 from tests.api.plane import Server
 from tests.core.patience import until
 from tests.services.node import install, run_node
@@ -30,22 +27,6 @@ async def test_graphql_http_finds_nothing_wrong(server: Server) -> None:
     assert [audit for audit in audits if audit["status"] != "ok"] == []
 
 
-@contextlib.asynccontextmanager
-async def _sampling(link: Link) -> AsyncIterator[None]:
-    async def run() -> None:
-        while True:
-            await link.send(sample())
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
 async def test_graphql_ws_is_served(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for a client that does say who it is, on a machine that is busy.
     monkeypatch.setattr(live_socket, "INIT_TIMEOUT", 2.0)
@@ -57,7 +38,7 @@ async def test_graphql_ws_is_served(server: Server, monkeypatch: pytest.MonkeyPa
         "live": LIVE,
         "machineId": host.id,
     }
-    async with host.connected() as link, _sampling(link):
+    async with host.connected() as link, sampling(link):
         told = json.loads(await run_node("viewer.mjs", json.dumps(asked)))
     _check_operations(told["operations"], host.id)
     _check_pings(told["pings"])

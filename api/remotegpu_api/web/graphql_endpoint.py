@@ -125,10 +125,16 @@ async def _run(
 
 
 async def _read(request: Request, actor: Actor) -> GraphQLRequest:
-    if _is_get(request):
+    # gql for Python sends the body of a POST by GET, with nothing in the URL.
+    if _is_get(request) and (request.query_params or not _has_body(request)):
         return parse_parameters(request.query_params)
     check_content_type(request.headers.get("content-type", ""))
     return _parse(await read_body(request, MAX_BODY, actor))
+
+
+def _has_body(request: Request) -> bool:
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _check_kind(request: Request, operation: Operation) -> None:
