@@ -68,7 +68,7 @@ def create_app(plane: ControlPlane) -> Starlette:
             await state.hub.stop()
             await state.gateway.stop()
 
-    return Application(
+    app = Application(
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(DATABASE_ERRORS, database_away),
         middleware=[
@@ -89,3 +89,6 @@ def create_app(plane: ControlPlane) -> Starlette:
             Mount("/static", assets()),
         ],
     )
+    # A redirect for a slash would lead to the name in the Host header, which is anybody's.
+    app.router.redirect_slashes = False
+    return app

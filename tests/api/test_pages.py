@@ -67,6 +67,28 @@ async def test_every_asset_is_served_from_here(server: Server, name: str) -> Non
     assert _URL.findall(text) == []
 
 
+async def test_assets_are_under_the_policy_of_pages(server: Server) -> None:
+    for path in ("/static/sign-in.html", "/static/console.js", "/static/style.css"):
+        response = await server.http.get(path)
+        assert response.status_code == 200
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        again = await server.http.get(path, headers={"If-None-Match": response.headers["etag"]})
+        assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/graphql", "/graphql/", "/static", "/static/", "/sign-in/", "//evil.example/"]
+)
+async def test_no_redirect_leads_to_the_host_that_a_request_names(
+    server: Server, path: str
+) -> None:
+    headers = {**HTML, "Host": "evil.example"}
+    response = await server.http.get(f"{server.url}{path}", headers=headers)
+    assert "evil.example" not in response.headers.get("location", "")
+
+
 async def test_no_page_of_ours_names_another_host() -> None:
     for path in [*STATIC.glob("*.js"), *STATIC.glob("*.css"), *STATIC.glob("*.svg")]:
         named = [url for url in _URL.findall(path.read_text()) if "www.w3.org" not in url]

@@ -248,7 +248,7 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         "mutation M($input: CreateApiTokenInput!) { createApiToken(input: $input) "
         f"{{ apiToken {{ id }} {_ERRORS} }} }}",
         # Tokens make no tokens.
-        {**WRITERS, ADMIN_WRITE: FORBIDDEN},
+        {**WRITERS, ADMIN_WRITE: FORBIDDEN, USER_WRITE: FORBIDDEN},
         _input(lambda world, caller: {"name": _unique(world, caller), "scopes": ["READ"]}),
         lambda _world, data: data["apiToken"] is not None,
     ),

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Final
 
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 STATIC: Final = Path(__file__).parent.parent / "static"
 
-HEADERS: Final = {
+_POLICY: Final = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
@@ -16,13 +17,22 @@ HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
+HEADERS: Final = {**_POLICY, "Cache-Control": "no-store"}
 
 
 def page(name: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse((STATIC / name).read_bytes(), status, headers=HEADERS)
 
 
+class Assets(StaticFiles):
+    """Files under the pages' policy: a picture or a page among them is a page when it is opened."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_POLICY)
+        return response
+
+
 def assets() -> StaticFiles:
-    return StaticFiles(directory=STATIC)
+    return Assets(directory=STATIC)
