@@ -22,6 +22,7 @@ from remotegpu_core.bus.keys import FENCE, WATCH
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import Overloaded
+from remotegpu_core.networks import caller_network
 from remotegpu_core.services import hosts
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_protocol import errors as protocol
@@ -88,7 +89,9 @@ class Gateway:
             try:
                 places.enter_context(
                     self._places.take(
-                        source, total=settings.max_agents, each=settings.max_agents_per_address
+                        caller_network(source),
+                        total=settings.max_agents,
+                        each=settings.max_agents_per_address,
                     )
                 )
             except Overloaded as error:
