@@ -41,14 +41,17 @@ def check_inventory(inventory: Inventory) -> None:
     )
 
 
-def check_sampled_gpus(uuids: Sequence[str], known: Collection[str]) -> None:
-    """The GPUs of a sample, against those of the connection's inventory; raises InvalidValue."""
+def check_sampled_gpus(uuids: Sequence[str], known: Collection[str] | None) -> None:
+    """The GPUs of a sample, against those of the connection's newest inventory; raises InvalidValue.
+
+    `known` is None before the first inventory, which takes a host longer to read than a sample.
+    """
     _check_once("uuid", enumerate(uuids))
     for position, uuid in enumerate(uuids):
-        if uuid not in known:
+        if known is not None and uuid not in known:
             raise InvalidValue(
                 f"gpus[{position}].uuid: expected a GPU of this connection's newest inventory, got "
-                f"{_shown(uuid)}. Send the inventory first."
+                f"{_shown(uuid)}. Send an inventory with it first."
             )
 
 

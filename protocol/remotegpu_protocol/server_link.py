@@ -108,8 +108,8 @@ class ServerLink:
         self._replies = Allowance(rate=REPLY_RATE, burst=REPLY_BURST, now=now)
         self._dropping = False
         self._skew_reported = False
-        #: GPUs of the newest inventory, and of the last sample that was in order.
-        self._gpus: frozenset[str] = frozenset()
+        #: GPUs of the newest inventory, None before the first, and of the last sample in order.
+        self._gpus: frozenset[str] | None = None
         self._sampled_gpus: list[str] = []
         self._send(Challenge(nonce, list(SUPPORTED_VERSIONS), clock))
 
