@@ -113,6 +113,9 @@ class Loaders:
         self.receipt_by_id: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(
             lambda ids: reading.receipts_by_id(context.actor, ids)
         )
+        self.allocation_of_gpu: DataLoader[uuid.UUID, Allocation | None] = _one(
+            lambda ids: reading.allocations_of_gpus(context.actor, ids)
+        )
         # By something that the viewer got from one of the above.
         self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)
         self.receipt: DataLoader[uuid.UUID, CleaningReceipt | None] = _one(reading.receipts_of)

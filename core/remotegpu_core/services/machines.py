@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tortoise.expressions import Q, Subquery
+from tortoise.functions import Count
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.models import Gpu, Machine, MachineGrant, MachineLabel
+from remotegpu_core.clock import now_ms
+from remotegpu_core.errors import InvalidInput
+from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
 from remotegpu_core.services.availability import claimed_machines
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import composed_labels, storable
+from remotegpu_protocol.limits import MAX_GPUS
 
 
 class MachineOrderField(StrEnum):
@@ -37,6 +41,8 @@ class MachineFilter:
     labels: Sequence[tuple[str, str]] = ()
     #: Part of the name or of a GPU's model, in any case.
     text: str | None = None
+    #: At least so many GPUs that nobody holds, and that work, with this part in their model.
+    free_gpus: tuple[str | None, int] | None = None
     #: Only machines that the caller or a workspace of theirs has a grant on, for admins too.
     mine: bool | None = None
 
@@ -76,6 +82,13 @@ async def list_machines(
             )
     if chosen.gpu_model is not None:
         query = query.filter(id__in=Subquery(_with_gpu(chosen.gpu_model)))
+    if chosen.free_gpus is not None:
+        model, count = chosen.free_gpus
+        if not 1 <= count <= MAX_GPUS:
+            raise InvalidInput(
+                f"atLeast is 1 to {MAX_GPUS}, got {count}.", field=["filter", "freeGpus", "atLeast"]
+            )
+        query = query.filter(id__in=Subquery(_with_free_gpus(model, count)))
     for key, value in chosen.labels:
         labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
         query = query.filter(id__in=Subquery(labelled))
@@ -117,3 +130,15 @@ async def machines_by_id(actor: Actor, ids: Sequence[uuid.UUID]) -> dict[uuid.UU
 
 def _with_gpu(model: str):  # type: ignore[no-untyped-def]  # Tortoise's ValuesQuery is generic in what we do not care for
     return Gpu.filter(model__icontains=model, removed_at=None).values("machine_id")
+
+
+def _with_free_gpus(model: str | None, count: int):  # type: ignore[no-untyped-def]  # as above
+    held = Booking.filter(held=True, starts_at__lte=now_ms(), gpu_id__not_isnull=True)
+    free = Gpu.filter(removed_at=None).exclude(health=Health.UNHEALTHY)
+    if model is not None:
+        free = (
+            free.filter(model__icontains=model) if storable(model, 255) else free.filter(id__in=[])
+        )
+    free = free.exclude(id__in=Subquery(held.values("gpu_id")))
+    counted = free.annotate(free=Count("id")).filter(free__gte=count)
+    return counted.group_by("machine_id").values("machine_id")

@@ -19,7 +19,7 @@ from remotegpu_core.passwords import (
     verify_password,
 )
 from remotegpu_core.services import api_tokens, audit, lockout
-from remotegpu_core.texts import composed, name_key
+from remotegpu_core.texts import composed, name_key, storable
 from remotegpu_core.versions import Topic, bump
 from remotegpu_protocol.grammar import shorten
 
@@ -224,10 +224,15 @@ async def enable_user(actor: Actor, user_id: uuid.UUID) -> User:
     return await User.get(id=user.id)
 
 
-async def list_users(actor: Actor, request: PageRequest) -> Page[User]:
-    """Every user by name; admins only."""
+async def list_users(actor: Actor, request: PageRequest, *, text: str | None = None) -> Page[User]:
+    """Users by name, of all or of those in whose name `text` is, in any case; admins only."""
     actor.require_admin()
-    return await fetch_page(User.all(), BY_NAME, request)
+    query = User.all()
+    if text is not None:
+        part = name_key(text)
+        fits = storable(part, 255)
+        query = query.filter(username_key__contains=part) if fits else query.filter(id__in=[])
+    return await fetch_page(query, BY_NAME, request)
 
 
 async def _manage(actor: Actor, user_id: uuid.UUID) -> User:

@@ -129,6 +129,15 @@ class OverrideQuarantineInput:
     )
 
 
+@strawberry.input(description="A range of times. Left out, an end is open.")
+class DateTimeRange:
+    since: DateTime | None = strawberry.field(default=None, description="From then on.")
+    until: DateTime | None = strawberry.field(default=None, description="Before then.")
+
+    def to_range(self) -> tuple[int | None, int | None]:
+        return self.since, self.until
+
+
 @strawberry.input(
     name="AllocationFilter",
     description="Everything given must hold; of a list, any of its values.",
@@ -147,6 +156,12 @@ class AllocationFilterInput:
     mine: bool | None = strawberry.field(
         default=None, description="True: only your own. False is as if left out."
     )
+    starts_at: DateTimeRange | None = strawberry.field(
+        default=None, description="Starting within this range."
+    )
+    ends_at: DateTimeRange | None = strawberry.field(
+        default=None, description="Ending within this range."
+    )
 
     def to_filter(self) -> AllocationFilter:
         return AllocationFilter(
@@ -155,6 +170,8 @@ class AllocationFilterInput:
             workspace_id=decode_filter(self.workspace_id, "Workspace"),
             machine_id=decode_filter(self.machine_id, "Machine"),
             mine=self.mine,
+            starts_at=self.starts_at.to_range() if self.starts_at else (None, None),
+            ends_at=self.ends_at.to_range() if self.ends_at else (None, None),
         )
 
 

@@ -16,6 +16,19 @@ class LabelInput:
 
 
 @strawberry.input(
+    name="FreeGpusFilter", description="GPUs in one machine that nobody holds now, and that work."
+)
+class FreeGpusInput:
+    at_least: int = strawberry.field(description="So many of them, 1 to 64.")
+    model: str | None = strawberry.field(
+        default=None, description="Part of their model, in any case.", metadata=characters(0, 255)
+    )
+
+    def to_pair(self) -> tuple[str | None, int]:
+        return self.model, self.at_least
+
+
+@strawberry.input(
     name="MachineFilter",
     description="Everything given must hold; of a list, any of its values.",
 )
@@ -47,6 +60,9 @@ class MachineFilterInput:
         description="Part of its name or of a GPU's model, in any case.",
         metadata=characters(0, 255),
     )
+    free_gpus: FreeGpusInput | None = strawberry.field(
+        default=None, description="With GPUs that can be had at this moment."
+    )
     mine: bool | None = strawberry.field(
         default=None,
         description="True: only machines that you or a workspace of yours have a grant on. False is "
@@ -62,6 +78,7 @@ class MachineFilterInput:
             gpu_model=self.gpu_model,
             labels=[(label.key, label.value) for label in self.labels or []],
             text=self.text,
+            free_gpus=self.free_gpus.to_pair() if self.free_gpus else None,
             mine=self.mine,
         )
 

@@ -1,6 +1,6 @@
 import asyncio
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
@@ -13,11 +13,14 @@ from remotegpu_graphql.machines.addresses import Address
 from remotegpu_graphql.machines.enums import MachineChangeKind
 from remotegpu_graphql.machines.quarantine import QuarantineCause
 from remotegpu_graphql.machines.ssh_server import HostSshServer
-from remotegpu_graphql.metrics.types import MachineMetrics
+from remotegpu_graphql.metrics.types import GpuMetrics, MachineMetrics
 from remotegpu_graphql.relay import Node
 from remotegpu_graphql.scalars import ByteCount, DateTime
 from remotegpu_graphql.sharing import share_fields
 from remotegpu_protocol.inventory import DriverState, IsolationKind
+
+if TYPE_CHECKING:
+    from remotegpu_graphql.allocations.types import Allocation
 
 
 @strawberry.type(description="A label of a machine.")
@@ -135,6 +138,29 @@ class Gpu(Node):
             )
             for device in self.row.details.get("mig_devices", [])
         ]
+
+    @strawberry.field(
+        description="What it did at the newest sample, for two minutes after that was taken; null "
+        "otherwise."
+    )
+    async def latest_metrics(self, info: Info) -> GpuMetrics | None:
+        live = await info.context.loaders.live.load(self.row.machine_id)
+        if live is None or live.sample is None:
+            return None
+        sample = MachineMetrics.of(self.row.machine_id, live.sample)
+        return next((gpu for gpu in sample.gpus if gpu.uuid == self.row.uuid), None)
+
+    @strawberry.field(
+        description="The allocation that has it now, of a whole machine too; null where none has, or "
+        "you may not see it."
+    )
+    async def allocation(
+        self, info: Info
+    ) -> Annotated["Allocation", strawberry.lazy("remotegpu_graphql.allocations.types")] | None:
+        from remotegpu_graphql.allocations.types import Allocation
+
+        row = await info.context.loaders.allocation_of_gpu.load(self.row.id)
+        return None if row is None else Allocation.of(row)
 
     @strawberry.field(description="The machine it sits in.")
     async def machine(self, info: Info) -> "Machine":

@@ -3,6 +3,7 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import users
+from remotegpu_graphql.bounds import characters
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
@@ -19,9 +20,16 @@ from remotegpu_graphql.relay import (
 from remotegpu_graphql.users.types import User
 
 
+@strawberry.input(name="UserFilter", description="Everything given must hold.")
+class UserFilterInput:
+    text: str | None = strawberry.field(
+        default=None, description="Part of the user name, in any case.", metadata=characters(0, 255)
+    )
+
+
 @strawberry.type
 class UsersQuery:
-    @query("Every user, by name.", access=Access.ADMIN)
+    @query("Users, by name.", access=Access.ADMIN)
     async def users(
         self,
         info: Info,
@@ -29,8 +37,15 @@ class UsersQuery:
         after: After = None,
         last: Last = None,
         before: Before = None,
+        filter: Annotated[
+            UserFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
     ) -> Connection[User] | None:
-        page = await users.list_users(info.context.actor, page_request(first, after, last, before))
+        page = await users.list_users(
+            info.context.actor,
+            page_request(first, after, last, before),
+            text=filter.text if filter else None,
+        )
         return connection(page, User.of)
 
     @query("A user by their id: any for admins, yourself for others; null otherwise.")

@@ -1,9 +1,18 @@
+from dataclasses import replace
+from typing import Annotated
+
 import strawberry
 
 from remotegpu_core.services import api_tokens, ssh_keys, workspaces
-from remotegpu_core.services.allocations.reading import AllocationFilter, list_allocations
+from remotegpu_core.services.allocations.reading import (
+    AllocationFilter,
+    AllocationOrderField,
+    list_allocations,
+)
+from remotegpu_graphql.allocations.inputs import AllocationFilterInput, AllocationOrder
 from remotegpu_graphql.allocations.types import Allocation
 from remotegpu_graphql.context import Info
+from remotegpu_graphql.machines.enums import OrderDirection
 from remotegpu_graphql.quotas.types import Quota
 from remotegpu_graphql.relay import (
     After,
@@ -59,7 +68,7 @@ class Viewer:
             raise LookupError("every user has a quota")
         return Quota.of(found)
 
-    @strawberry.field(description="What is allocated to you, newest first.")
+    @strawberry.field(description="What is allocated to you.")
     async def allocations(
         self,
         info: Info,
@@ -67,11 +76,20 @@ class Viewer:
         after: After = None,
         last: Last = None,
         before: Before = None,
+        filter: Annotated[
+            AllocationFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        order_by: Annotated[
+            AllocationOrder | None, strawberry.argument(description="Newest first when left out.")
+        ] = None,
     ) -> Connection[Allocation]:
+        chosen = filter.to_filter() if filter else AllocationFilter()
         page = await list_allocations(
             info.context.actor,
             page_request(first, after, last, before),
-            AllocationFilter(mine=True),
+            replace(chosen, mine=True),
+            order_field=order_by.field if order_by else AllocationOrderField.CREATED_AT,
+            descending=order_by is None or order_by.direction is OrderDirection.DESC,
         )
         return connection(page, Allocation.of)
 

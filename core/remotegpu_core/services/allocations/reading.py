@@ -11,6 +11,7 @@ from tortoise.expressions import Q, Subquery
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.actor import Actor, Scope
+from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import NotFound
 from remotegpu_core.models import (
     Allocation,
@@ -23,7 +24,7 @@ from remotegpu_core.models import (
 )
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.ledger import ledger
-from remotegpu_core.states import AllocationState
+from remotegpu_core.states import FINAL, AllocationState
 
 
 class AllocationOrderField(StrEnum):
@@ -52,6 +53,9 @@ class AllocationFilter:
     workspace_id: uuid.UUID | None = None
     machine_id: uuid.UUID | None = None
     mine: bool | None = None
+    #: Half-open ranges in milliseconds: from the first, before the second; None is open.
+    starts_at: tuple[int | None, int | None] = (None, None)
+    ends_at: tuple[int | None, int | None] = (None, None)
 
 
 def visible_allocations(actor: Actor) -> QuerySet[Allocation]:
@@ -101,6 +105,11 @@ async def list_allocations(
         query = query.filter(machine_id=chosen.machine_id)
     if chosen.mine:
         query = query.filter(user_id=actor.require_user())
+    for column, (since, until) in (("starts_at", chosen.starts_at), ("ends_at", chosen.ends_at)):
+        if since is not None:
+            query = query.filter(**{f"{column}__gte": since})
+        if until is not None:
+            query = query.filter(**{f"{column}__lt": until})
     return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)
 
 
@@ -114,6 +123,23 @@ async def gpus_of_allocations(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[
     for gpus in found.values():
         gpus.sort(key=lambda gpu: (gpu.index, gpu.uuid))
     return found
+
+
+async def allocations_of_gpus(
+    actor: Actor, gpu_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, Allocation]:
+    """By GPU, the allocation that has it at this moment; those alone that the caller may see."""
+    if not gpu_ids or not actor.is_signed_in:
+        return {}
+    seen = visible_allocations(actor).exclude(state__in=list(FINAL)).values("id")
+    held = Booking.filter(
+        gpu_id__in=list(gpu_ids),
+        held=True,
+        starts_at__lte=now_ms(),
+        allocation_id__in=Subquery(seen),
+    )
+    rows = await held.select_related("allocation").order_by("starts_at")
+    return {row.gpu_id: row.allocation for row in rows if row.gpu_id is not None}
 
 
 async def receipts_of(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, CleaningReceipt]:
