@@ -379,4 +379,6 @@ async def test_a_full_server_sends_viewers_away(
             server.plane.settings.model_copy(update={"max_sockets": 1}),
         )
         async with dialled(server) as websocket:
+            # A place is taken once it is known whose.
+            await websocket.send(INIT)
             assert (await _closed(websocket))[0] == 1013

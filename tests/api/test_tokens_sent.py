@@ -115,6 +115,11 @@ async def test_over_http(server: Server) -> None:
         assert body["extensions"]["ignored"] == [
             "The header Authorization: expected 'Bearer TOKEN'."
         ]
+    # Also where nothing ran, as with introspection, which takes a sign-in.
+    refused = await server.post(
+        "{ __schema { queryType { name } } }", headers={"Authorization": "x"}
+    )
+    assert "Bearer TOKEN" in refused.json()["extensions"]["ignored"][0]
     both = [("Authorization", f"Bearer {admin}"), ("Authorization", f"Bearer {OTHER}")]
     assert (await server.http.get("/metrics", headers=both)).status_code == 200
     twice = await server.http.post("/graphql", json={"query": VIEWER}, headers=both)

@@ -108,17 +108,22 @@ async def _run(
     cookie_counts: bool,
 ) -> Response:
     state = state_of(request)
+    ignored = (
+        []
+        if actor.is_signed_in
+        else ignored_credentials(request, state.plane.settings, cookie_counts=cookie_counts)
+    )
     try:
         prepared = await prepare(asked, actor, state.plane, state.engine)
     except RequestRefused as refused:
-        answer = refusal(refused.errors).as_dict()
-        return _answer(answer, media_type, 400 if media_type == GRAPHQL_JSON else 200)
+        answer = refusal(refused.errors)
+        if ignored:
+            answer.extensions["ignored"] = ignored
+        return _answer(answer.as_dict(), media_type, 400 if media_type == GRAPHQL_JSON else 200)
     operation, context = prepared.operation, Context(state.plane, prepared.caller)
     _check_kind(request, operation)
     response = await state.engine.run(operation, asked.variables, context)
-    if not actor.is_signed_in and (
-        ignored := ignored_credentials(request, state.plane.settings, cookie_counts=cookie_counts)
-    ):
+    if ignored:
         response.extensions["ignored"] = ignored
     status = 200 if response.began or media_type == JSON else 400
     return _answer(response.as_dict(), media_type, status)
