@@ -38,13 +38,19 @@ from remotegpu_protocol.limits import MAX_GPUS
 
 _FILE: Final = "allocations.json"
 
+_TAKEN: Final = "ALREADY_ALLOCATED"
+#: Further looks at what is in the way of a start, and seconds between them.
+_LOOKS: Final = 10
+_PAUSE: Final = 0.2
+
 #: Far more than GPUs: what was never ended, because a control plane forgot it, must not add up.
 MAX_ALLOCATIONS: Final = 16 * MAX_GPUS
 
 
 class Allocation(Struct, frozen=True):
     """`ends_at` in milliseconds on the control plane's clock. `uid` and `further`: the user id of the
-    account and its ranges of subordinate ids (first, how many), from when it is made."""
+    account and its ranges of subordinate ids (first, how many), from when it is made. `ended`: this
+    host was told that it is over, and has not proven yet that it is clean."""
 
     id: str
     username: str
@@ -54,6 +60,7 @@ class Allocation(Struct, frozen=True):
     account: str | None = None
     uid: int | None = None
     further: list[tuple[int, int]] = []
+    ended: bool = False
 
 
 class AllocationStore:
@@ -121,6 +128,38 @@ class Keeper:
         except StateDirectoryError as error:
             raise CommandFailed(error.code, error.message) from None
 
+    async def end(self, allocation_id: str) -> None:
+        """This host was told that it is over: from now on it keeps no other from starting."""
+        found = await self.find(allocation_id)
+        if found is not None and not found.ended:
+            await self.put(structs.replace(found, ended=True))
+
+    async def overlap(self, wanted: Allocation) -> CommandFailed | None:
+        """Why an allocation cannot have what it is to have: another has some of it, and this host was
+        not told that it is over. None when nothing is in its way."""
+        try:
+            known = await self._disk(self._store.load)
+        except StateDirectoryError as error:
+            return CommandFailed(error.code, error.message)
+        for other in known.values():
+            if other.id != wanted.id and not other.ended and _overlap(wanted, other):
+                return CommandFailed(
+                    _TAKEN,
+                    f"{other.username} has {_what(other)} here, by allocation {other.id}, and this "
+                    "host was not told that it is over: release that one first.",
+                )
+        return None
+
+    async def wait_for(self, wanted: Allocation) -> CommandFailed | None:
+        """`overlap`, after an end that came just before had the time to be noted."""
+        found = await self.overlap(wanted)
+        for _ in range(_LOOKS):
+            if found is None or found.code != _TAKEN:
+                break
+            await asyncio.sleep(_PAUSE)
+            found = await self.overlap(wanted)
+        return found
+
 
 class StartAllocation(Handler[AllocationStart]):
     kind = ALLOCATION_START
@@ -139,7 +178,8 @@ class StartAllocation(Handler[AllocationStart]):
         self._ids = ids
 
     async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
-        return await self._gpus.objection(arguments)
+        overlap = await self._kept.wait_for(_allocation(arguments, None))
+        return overlap or await self._gpus.objection(arguments)
 
     async def run(self, arguments: AllocationStart, report: Report) -> Nothing:
         await report(Progress("recording the allocation"))
@@ -186,6 +226,10 @@ class UpdateAllocation(Handler[AllocationUpdate]):
     ) -> None:
         self._kept = Keeper(store, disk)
         self._gpus = gpus
+
+    async def objection(self, arguments: AllocationUpdate) -> CommandFailed | None:
+        found = await self._kept.find(arguments.allocation_id)
+        return None if found is None else await self._kept.overlap(_updated(found, arguments))
 
     async def run(self, arguments: AllocationUpdate, report: Report) -> Nothing:
         await report(Progress("recording the change"))
@@ -251,6 +295,15 @@ def _allocation(arguments: AllocationStart, accounts: Accounts | None) -> Alloca
 def _gpus_of(allocation: Allocation) -> frozenset[str] | None:
     """None: all of the host, those that are found later among them."""
     return None if allocation.whole_machine else frozenset(allocation.gpu_uuids)
+
+
+def _overlap(one: Allocation, other: Allocation) -> bool:
+    whole = one.whole_machine or other.whole_machine
+    return whole or not set(one.gpu_uuids).isdisjoint(other.gpu_uuids)
+
+
+def _what(allocation: Allocation) -> str:
+    return "the whole host" if allocation.whole_machine else ", ".join(allocation.gpu_uuids)
 
 
 def _updated(allocation: Allocation, arguments: AllocationUpdate) -> Allocation:

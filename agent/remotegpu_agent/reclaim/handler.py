@@ -84,6 +84,7 @@ class Reclaim(EndAllocation):
         self._witness = witness
 
     async def run(self, arguments: AllocationEnd, report: Report) -> CleaningReport:
+        await self._kept.end(arguments.allocation_id)
         policy = await self._disk(self._policy.read)
         if not policy.cleaning:
             return await self._uncleaned(arguments, report)

@@ -53,12 +53,15 @@ class Commander:
         self.plane.listeners.append(self._listen)
 
     def start(self, allocation: str = "allocation-1", **changes: object) -> Command:
-        arguments = AllocationStart(allocation, "ada", False, ["GPU-1"], self.plane.clock + HOUR_MS)
+        # Each allocation has GPUs of its own: a host refuses what overlaps.
+        gpus = [f"GPU-1-of-{allocation}"]
+        arguments = AllocationStart(allocation, "ada", False, gpus, self.plane.clock + HOUR_MS)
         packed = pack_arguments(ALLOCATION_START, arguments)
         return self._command(ALLOCATION_START.name, packed, allocation, changes)
 
     def update(self, allocation: str = "allocation-1", **changes: object) -> Command:
-        arguments = AllocationUpdate(allocation, ["GPU-2"], self.plane.clock + 2 * HOUR_MS)
+        gpus = [f"GPU-2-of-{allocation}"]
+        arguments = AllocationUpdate(allocation, gpus, self.plane.clock + 2 * HOUR_MS)
         packed = pack_arguments(ALLOCATION_UPDATE, arguments)
         return self._command(ALLOCATION_UPDATE.name, packed, allocation, changes)
 

@@ -67,7 +67,10 @@ async def test_the_life_of_an_allocation(
         await commander.give(start, update)
         assert (await commander.outcome(update)).state is EventState.SUCCEEDED
         (allocation,) = json.loads(kept.read_bytes())
-        assert (allocation["username"], allocation["gpu_uuids"]) == ("ada", ["GPU-2"])
+        assert (allocation["username"], allocation["gpu_uuids"]) == (
+            "ada",
+            ["GPU-2-of-allocation-1"],
+        )
 
         await commander.give(end)
         ended = await commander.outcome(end)
