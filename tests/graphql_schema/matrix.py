@@ -124,6 +124,7 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
     "Query.machine": Entry(
         "query Q($id: ID!) { machine(id: $id) { id } }", MACHINE, _ids("Machine")
     ),
+    "Query.gpus": Entry(f"{{ gpus {_LIST} }}", MACHINE, shows=_listed("Gpu")),
     "Query.gpu": Entry("query Q($id: ID!) { gpu(id: $id) { id } }", MACHINE, _ids("Gpu")),
     "Query.fleet": Entry(
         "{ fleet { machines { total } gpus { total power } } }",
@@ -594,6 +595,7 @@ NODES: Final[Mapping[str, Mapping[str, str]]] = {
     "Machine": MACHINE,
     "Gpu": MACHINE,
     "Allocation": ALLOCATION,
+    "AllocationReceipt": ALLOCATION,
     "Operation": ALLOCATION,
     "User": ITS_USER,
     "ApiToken": _seen_by(OWNER, ADMIN),

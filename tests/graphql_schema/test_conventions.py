@@ -186,7 +186,7 @@ def _is_connection(field: GraphQLField) -> bool:
 
 def test_connections_have_relays_shape() -> None:
     connections = [t for t in COMPOSITE if t.name.endswith("Connection")]
-    assert len(connections) == 9
+    assert len(connections) == 10
     for type_ in connections:
         of = type_.name.removesuffix("Connection")
         assert {name: str(field.type) for name, field in type_.fields.items()} == {
@@ -204,7 +204,7 @@ def test_connections_have_relays_shape() -> None:
 
 def test_connections_are_paged_both_ways() -> None:
     paged = {name: field for name, field in _fields() if _is_connection(field)}
-    assert len(paged) == 11
+    assert len(paged) == 12
     for name, field in paged.items():
         arguments = {key: str(argument.type) for key, argument in field.args.items()}
         paging = {key: arguments[key] for key in ("first", "after", "last", "before")}
@@ -345,6 +345,7 @@ def test_arguments_that_name_an_object_take_an_id() -> None:
         *("AllocateInput.workspaceId", "SetQuotaInput.userId", "SetQuotaInput.workspaceId"),
         *("AllocationFilter.userId", "AllocationFilter.workspaceId"),
         "AllocationFilter.machineId",
+        "GpuFilter.machineId",
         *("RetryReclaimInput.allocationId", "RetryReclaimInput.machineId"),
         *("RevokeMachineGrantInput.userId", "RevokeMachineGrantInput.workspaceId"),
         *("DatasetSourceInput.machineId", "DatasetFilter.workspaceId"),

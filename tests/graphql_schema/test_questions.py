@@ -61,11 +61,23 @@ async def test_machines_with_so_many_free_gpus(any_plane: ControlPlane) -> None:
         return [edge["node"]["id"] for edge in shown["machines"]["edges"]]
 
     count = len(host.gpu_ids)
+    gpus = "query Q($filter: GpuFilter) { gpus(filter: $filter) { edges { node { id } } } }"
+
+    async def listed(**chosen: object) -> set[str]:
+        shown = await data_of(plane, admin, gpus, {"filter": chosen})
+        return {edge["node"]["id"] for edge in shown["gpus"]["edges"]}
+
+    everything = set(host.gpu_ids)
+    assert await listed() == await listed(free=True, model=model.upper()) == everything
+    assert await listed(machineId=host.id, health=["HEALTHY"], memoryAtLeast=1) == everything
+    assert await listed(free=False) == await listed(memoryAtLeast=2**50) == set()
     assert await found(count, model.lower()) == [host.id]
     assert await found(count + 1) == await found(1, "no such card") == []
     ends_at = format_time(now_ms() + HOUR)
     given = {"machineId": host.id, "gpuIds": [host.gpu_ids[0]], "endsAt": ends_at}
     await data_of(plane, admin, ALLOCATE, {"input": given})
+    assert await listed(free=False) == {host.gpu_ids[0]}
+    assert await listed(free=True) == everything - {host.gpu_ids[0]}
     assert await found(count) == []
     assert await found(count - 1) == [host.id]
     assert codes(await ask(plane, admin, query, {"free": {"atLeast": 0}})) == ["INVALID_INPUT"]

@@ -13,6 +13,7 @@ from remotegpu_core.models import (
     Allocation,
     ApiToken,
     AuditEvent,
+    CleaningReceipt,
     Dataset,
     Enrollment,
     Mount,
@@ -100,6 +101,8 @@ class World:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     #: Of the first of them on the first of the allocations, and over.
     mounts: list[Mount] = field(default_factory=list)
+    #: Of the same allocation.
+    receipts: list[CleaningReceipt] = field(default_factory=list)
     #: A member of the workspace for every caller to remove.
     members: dict[str, User] = field(default_factory=dict)
 
@@ -127,6 +130,7 @@ class World:
             "Operation": self.operations[ANONYMOUS].id,
             "Dataset": self.datasets[ANONYMOUS].id,
             "Mount": self.mounts[0].id,
+            "AllocationReceipt": self.receipts[0].id,
         }
         return encode_id(type_name, rows[type_name])
 
@@ -204,6 +208,11 @@ async def make_world(plane: ControlPlane) -> World:
             read_only=True,
             state=MountState.UNMOUNTED,
             created_at=now_ms(),
+        )
+    ]
+    world.receipts = [
+        await CleaningReceipt.create(
+            allocation_id=world.allocations[ANONYMOUS].id, verified=True, finished_at=now_ms()
         )
     ]
     scopes = {

@@ -1,9 +1,12 @@
 import strawberry
 
+from remotegpu_core.services.gpus import GpuFilter
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.bounds import characters, choices, items
+from remotegpu_graphql.ids import decode_filter
 from remotegpu_graphql.machines.enums import OrderDirection
+from remotegpu_graphql.scalars import ByteCount
 from remotegpu_protocol.limits import MAX_LABELS
 
 
@@ -80,6 +83,34 @@ class MachineFilterInput:
             text=self.text,
             free_gpus=self.free_gpus.to_pair() if self.free_gpus else None,
             mine=self.mine,
+        )
+
+
+@strawberry.input(
+    name="GpuFilter", description="Everything given must hold; of a list, any of its values."
+)
+class GpuFilterInput:
+    model: str | None = strawberry.field(
+        default=None, description="Part of its model, in any case.", metadata=characters(0, 255)
+    )
+    memory_at_least: ByteCount | None = strawberry.field(default=None, description="Its memory.")
+    health: list[Health] | None = strawberry.field(
+        default=None, description="Any of these.", metadata=choices(Health)
+    )
+    machine_id: strawberry.ID | None = strawberry.field(
+        default=None, description="In this machine."
+    )
+    free: bool | None = strawberry.field(
+        default=None, description="Whether nobody holds it at this moment."
+    )
+
+    def to_filter(self) -> GpuFilter:
+        return GpuFilter(
+            model=self.model,
+            memory_at_least=self.memory_at_least,
+            health=self.health,
+            machine_id=decode_filter(self.machine_id, "Machine"),
+            free=self.free,
         )
 
 

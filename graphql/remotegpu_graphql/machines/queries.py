@@ -3,12 +3,13 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import machines
+from remotegpu_core.services.gpus import GpuFilter, list_gpus
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
 from remotegpu_graphql.machines.enums import OrderDirection
-from remotegpu_graphql.machines.inputs import MachineFilterInput, MachineOrder
+from remotegpu_graphql.machines.inputs import GpuFilterInput, MachineFilterInput, MachineOrder
 from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_graphql.relay import (
     After,
@@ -58,6 +59,25 @@ class MachinesQuery:
             return None
         row = await info.context.loaders.machine.load(parts[1])
         return None if row is None else Machine.of(row)
+
+    @query("The GPUs in machines that you may see, in the order in which they were found.")
+    async def gpus(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        filter: Annotated[
+            GpuFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+    ) -> Connection[Gpu] | None:
+        page = await list_gpus(
+            info.context.actor,
+            page_request(first, after, last, before),
+            filter.to_filter() if filter else GpuFilter(),
+        )
+        return connection(page, Gpu.of)
 
     @query("A GPU by its id; null when there is none or not for you.")
     async def gpu(
