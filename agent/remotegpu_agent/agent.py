@@ -95,6 +95,7 @@ class Agent:
             policy=desk.policy,
             isolation=None if desk.access is None else desk.access.settle,
             records=desk.damaged_records,
+            holdings=desk.holdings,
             interval=times.inventory_check,
         )
         self._tls: ssl.SSLContext | None = None

@@ -33,6 +33,9 @@ PolicyReader = Callable[[], Awaitable[LocalPolicy]]
 #: Tells which record of what was given to whom cannot be read.
 RecordsReader = Callable[[], Awaitable[str | None]]
 
+#: Tells which allocations the host has, without those that it was told the end of.
+HoldingsReader = Callable[[], Awaitable[list[str]]]
+
 #: Tells how the host keeps GPUs apart.
 IsolationReader = Callable[[], Awaitable[GpuIsolation]]
 
@@ -48,12 +51,14 @@ class InventoryReporter:
         policy: PolicyReader,
         isolation: IsolationReader | None = None,
         records: RecordsReader | None = None,
+        holdings: HoldingsReader | None = None,
         interval: float = CHECK_INTERVAL,
     ) -> None:
         self._source = source
         self._policy = policy
         self._isolation = isolation
         self._records = records
+        self._holdings = holdings
         self._presented = presented
         self._interval = interval
         self._ssh = SshServerReader()
@@ -99,6 +104,8 @@ class InventoryReporter:
             host = structs.replace(host, gpu_isolation=await self._isolation())
         if self._records is not None:
             host = structs.replace(host, records_damaged=await self._records())
+        if self._holdings is not None:
+            host = structs.replace(host, allocations=await self._holdings())
         return _with_driver(host, report), report.gpus
 
 

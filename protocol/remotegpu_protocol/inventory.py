@@ -11,6 +11,7 @@ from remotegpu_protocol.limits import (
     MAX_DISKS,
     MAX_ENABLED_KINDS,
     MAX_GPUS,
+    MAX_HELD_ALLOCATIONS,
     MAX_HOST_KEYS,
     MAX_MIG_DEVICES,
     MAX_SSH_ACCOUNTS,
@@ -177,6 +178,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     gpu_isolation: GpuIsolation | None = None
     ssh: SshServer | None = None
     records_damaged: LongText | None = None
+    allocations: Annotated[list[Identifier], Meta(max_length=MAX_HELD_ALLOCATIONS)] = []
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

@@ -34,6 +34,8 @@ MAX_SSH_KEYS: Final = 20
 
 #: Command kinds that a host's policy may enable.
 MAX_ENABLED_KINDS: Final = 64
+#: Allocations that an inventory names.
+MAX_HELD_ALLOCATIONS: Final = 256
 
 #: Commands sent and not accepted yet, and events sent and not acknowledged yet, on one link.
 COMMAND_WINDOW: Final = 32

@@ -123,6 +123,10 @@ class CommandDesk:
         """For the inventory: why nobody knows any more who has the host."""
         return await self._disk(self._records.trouble)
 
+    async def holdings(self) -> list[str]:
+        """For the inventory: the allocations whose end this host was not told."""
+        return await self._disk(self._records.holdings)
+
     async def summary(self) -> CommandStatus:
         """For the status."""
         policy = await self._disk(self._policy.read)

@@ -12,6 +12,7 @@ from remotegpu_agent.errors import StateDirectoryError
 from remotegpu_agent.reclaim.baselines import BaselineStore
 from remotegpu_agent.reclaim.records import ReclaimStore
 from remotegpu_agent.state_directory import StateDirectory
+from remotegpu_protocol.limits import MAX_HELD_ALLOCATIONS
 
 _log = structlog.get_logger("remotegpu_agent")
 
@@ -30,6 +31,7 @@ class HostRecords:
             ReclaimStore(directory).unproven,
             BaselineStore(directory).check,
         )
+        self._allocations = AllocationStore(directory)
         self._read_at = float("-inf")
         self._trouble: str | None = None
 
@@ -42,6 +44,16 @@ class HostRecords:
                 _log.error("records cannot be read", reason=found)
             self._trouble = found
         return self._trouble
+
+    def holdings(self) -> list[str]:
+        """Ids of the allocations whose end the host was not told; none while they cannot be read,
+        which `trouble` tells."""
+        try:
+            known = self._allocations.load()
+        except StateDirectoryError:
+            return []
+        held = sorted(found.id for found in known.values() if not found.ended)
+        return held[:MAX_HELD_ALLOCATIONS]
 
     def _read(self) -> str | None:
         for read in self._reads:

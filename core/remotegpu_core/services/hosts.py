@@ -8,6 +8,7 @@ from remotegpu_core.models import Machine
 from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.holdings import end_unknown
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.services.quarantine import HOLDING, CauseCode
 
@@ -40,7 +41,8 @@ async def hold_clones(machine_id: uuid.UUID) -> None:
 
 async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
     """Trust a held host again as it is: the journal and the boot that its newest connection named
-    are its own from now on. Another journal, or another boot of before, is held again.
+    are its own from now on. Another journal, or another boot of before, is held again. Allocations
+    that it has and that are not known here are taken back and cleaned.
 
     Its link ends and comes back, so that what it says is looked at anew. Admins only.
 
@@ -66,12 +68,17 @@ async def accept_host(actor: Actor, machine_id: uuid.UUID) -> Machine:
             values["journal_id"] = machine.offered_journal_id
             values["event_sequence"] = machine.offered_acknowledged or 0
         await Machine.filter(id=machine_id).update(**values)
+        ended = await end_unknown(machine)
         await quarantine.lift(machine_id, HOLDING, actor=actor)
         await audit.record(
             actor,
             "acceptHost",
             target=("Machine", machine.id),
-            details={"machine": machine.name, "reason": machine.command_hold},
+            details={
+                "machine": machine.name,
+                "reason": machine.command_hold,
+                "ended": str(ended),
+            },
         )
         await record_change(machine.id, ChangeKind.LIFECYCLE_CHANGED)
     return await Machine.get(id=machine_id)

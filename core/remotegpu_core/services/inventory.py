@@ -18,6 +18,7 @@ from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.allocations.starts import told
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.holdings import judge_holdings
 from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import hardware_uuid
@@ -98,6 +99,7 @@ async def _apply(
                 inventory.host.records_damaged,
                 actor=machine_actor(machine_id),
             )
+        await judge_holdings(machine_id, inventory.host.allocations)
         # After everything that waits for other machines' rows: it locks the counter of changes.
         if await arrange(machine_id, host):
             changed = True

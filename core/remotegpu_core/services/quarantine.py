@@ -30,6 +30,7 @@ class CauseCode(StrEnum):
     """In the order in which causes are told: what is to be answered first comes first."""
 
     HOST_CLONED = "HOST_CLONED"
+    ALLOCATIONS_UNKNOWN = "ALLOCATIONS_UNKNOWN"
     JOURNAL_UNKNOWN = "JOURNAL_UNKNOWN"
     JOURNAL_BEHIND = "JOURNAL_BEHIND"
     JOURNAL_AHEAD = "JOURNAL_AHEAD"
@@ -58,6 +59,11 @@ _ANSWERS: Final[Mapping[CauseCode, _Answer]] = {
     CauseCode.HOST_CLONED: _Answer(
         "Stop one of the two hosts or enrol it anew with --replace, then call acceptHost for the "
         "other.",
+        holds=True,
+    ),
+    CauseCode.ALLOCATIONS_UNKNOWN: _Answer(
+        "Let whoever uses the host finish, or save what is theirs; then call acceptHost, which has the "
+        "host take back and clean what is not known here.",
         holds=True,
     ),
     CauseCode.JOURNAL_UNKNOWN: _Answer(

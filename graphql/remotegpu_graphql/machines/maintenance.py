@@ -201,7 +201,8 @@ class MaintenanceMutation:
     @mutation(
         "Trust a host again to which nothing was sent any more, see `Machine.commandHold`: its "
         "journal and its boot are the ones from now on. Make sure first that it is the only one "
-        "with this machine's key.",
+        "with this machine's key. Allocations that it has and that are not known here are taken back and "
+        "cleaned: somebody may still use them.",
         access=Access.ADMIN,
     )
     async def accept_host(

@@ -20,6 +20,7 @@ graph_enum(
     "Why a machine is kept out of use. New values may come.",
     {
         "HOST_CLONED": "Two hosts use its key.",
+        "ALLOCATIONS_UNKNOWN": "It has allocations that the database does not know.",
         "JOURNAL_UNKNOWN": "Its agent's journal of commands is not the one that it had.",
         "JOURNAL_BEHIND": "Its agent's journal is older than what it has told already.",
         "JOURNAL_AHEAD": "Its agent has told more than the database knows: the database was "

@@ -58,3 +58,13 @@ async def test_in_the_inventory_and_in_the_status(directory: StateDirectory) -> 
     status.commanded(await desk.summary())
     status.stopped()
     assert f"records       {damaged}" in read_report(directory).as_text()
+
+
+def test_what_the_host_has(directory: StateDirectory) -> None:
+    store, records = AllocationStore(directory), HostRecords(directory)
+    assert records.holdings() == []
+    store.put(Allocation("a1", "ada", True, [], 1))
+    store.put(Allocation("a2", "ada", True, [], 1, ended=True))
+    assert records.holdings() == ["a1"]
+    directory.write("allocations.json", b"[")
+    assert records.holdings() == []

@@ -57,6 +57,8 @@ async def apply_outcome(command: Command) -> None:
     allocation = await Allocation.get_or_none(id=command.allocation_id)
     if allocation is not None:
         await outcome(command, allocation)
+    elif command.kind == ALLOCATION_END.name:
+        await _ended_unknown(command)
 
 
 async def _start(command: Command, allocation: Allocation) -> None:
@@ -104,11 +106,8 @@ async def _end(command: Command, allocation: Allocation) -> None:
     if report is None:
         error = _without_report(command)
     else:
-        machine = await Machine.get(id=command.machine_id)
-        objection = shortcomings(
-            report,
-            simulated_host=bool((machine.host.get("policy") or {}).get("simulated")),
-            was_active=allocation.activated_at is not None,
+        objection = await _shortcomings(
+            command, report, was_active=allocation.activated_at is not None
         )
         if objection is None:
             await lifecycle.settle(allocation, items=_items(report), simulated=report.simulated)
@@ -128,6 +127,31 @@ async def _end(command: Command, allocation: Allocation) -> None:
         else OperationState.FAILED
     )
     await _finish(command, state, error)
+
+
+async def _ended_unknown(command: Command) -> None:
+    """Of an allocation that only the host knew, see `services.holdings`."""
+    report = _report(command)
+    if report is None:
+        error: tuple[str, str] | None = _without_report(command)
+    else:
+        error = await _shortcomings(command, report, was_active=True)
+    if error is not None:
+        await quarantine.add(
+            command.machine_id,
+            CauseCode.OTHER,
+            f"Allocation {command.allocation_id}, which only the host knew, was not proven clean. "
+            f"{error[1]}",
+            actor=machine_actor(command.machine_id),
+        )
+
+
+async def _shortcomings(
+    command: Command, report: CleaningReport, *, was_active: bool
+) -> tuple[str, str] | None:
+    machine = await Machine.get(id=command.machine_id)
+    policy = machine.host.get("policy") or {}
+    return shortcomings(report, simulated_host=bool(policy.get("simulated")), was_active=was_active)
 
 
 async def _keys(command: Command, allocation: Allocation) -> None:
