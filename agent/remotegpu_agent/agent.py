@@ -94,6 +94,7 @@ class Agent:
             presented=presented,
             policy=desk.policy,
             isolation=None if desk.access is None else desk.access.settle,
+            readiness=desk.readiness,
             records=desk.damaged_records,
             holdings=desk.holdings,
             interval=times.inventory_check,
@@ -111,6 +112,9 @@ class Agent:
         if self._desk.access is not None:
             keeping = _persistently(self._desk.access.run, "GPU permissions")
             tasks.append(asyncio.create_task(keeping, name="gpu-access"))
+        if self._desk.readiness is not None:
+            keeping = _persistently(self._desk.readiness.run, "looking what cleaning could prove")
+            tasks.append(asyncio.create_task(keeping, name="readiness"))
         if self._desk.datasets is not None:
             keeping = _persistently(self._desk.datasets.run, "keeping data sets mounted")
             tasks.append(asyncio.create_task(keeping, name="datasets"))

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from remotegpu_agent.commands.policy import LocalPolicy
 from remotegpu_agent.host import read_host
+from remotegpu_agent.reclaim.readiness import Readiness
 from remotegpu_agent.sources.source import DriverReport, GpuSource
 from remotegpu_agent.ssh.server import SshServerReader
 from remotegpu_protocol.inventory import (
@@ -50,6 +51,7 @@ class InventoryReporter:
         presented: Presented | None = None,
         policy: PolicyReader,
         isolation: IsolationReader | None = None,
+        readiness: Readiness | None = None,
         records: RecordsReader | None = None,
         holdings: HoldingsReader | None = None,
         interval: float = CHECK_INTERVAL,
@@ -57,6 +59,7 @@ class InventoryReporter:
         self._source = source
         self._policy = policy
         self._isolation = isolation
+        self._readiness = readiness
         self._records = records
         self._holdings = holdings
         self._presented = presented
@@ -106,6 +109,8 @@ class InventoryReporter:
             host = structs.replace(host, records_damaged=await self._records())
         if self._holdings is not None:
             host = structs.replace(host, allocations=await self._holdings())
+        if self._readiness is not None:
+            host = structs.replace(host, cleaning_obstacles=list(self._readiness.obstacles))
         return _with_driver(host, report), report.gpus
 
 

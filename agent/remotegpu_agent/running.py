@@ -19,6 +19,7 @@ from remotegpu_agent.datasets.keeper import DatasetKeeper
 from remotegpu_agent.datasets.records import MountStore
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.identity import Identity, load_identity
+from remotegpu_agent.reclaim.readiness import Readiness
 from remotegpu_agent.sources.choose import SourceKind, SourceSettings, make_presented, make_source
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
@@ -64,14 +65,23 @@ def make_desk(
     allowed = SimulatedPolicy() if simulated else PolicyFile(policy)
     access = GpuAccess(directory, disk, allowed)
     datasets = Datasets(MountStore(directory))
+    readiness = Readiness(disk, allowed, source, access, datasets)
     return CommandDesk(
         directory,
         make_handlers(
-            directory, disk, allowed, source, access=access, datasets=datasets, simulated=simulated
+            directory,
+            disk,
+            allowed,
+            source,
+            access=access,
+            datasets=datasets,
+            readiness=readiness,
+            simulated=simulated,
         ),
         allowed,
         disk=disk,
         access=None if simulated else access,
+        readiness=None if simulated else readiness,
         datasets=None if simulated else DatasetKeeper(datasets, directory, disk, allowed),
     )
 

@@ -16,6 +16,7 @@ from remotegpu_protocol.limits import (
     MAX_MIG_DEVICES,
     MAX_SSH_ACCOUNTS,
     MAX_SSH_LISTENERS,
+    MAX_SURFACES,
 )
 from remotegpu_protocol.values import (
     ByteCount,
@@ -159,6 +160,9 @@ class SshServer(Struct, frozen=True, omit_defaults=True):
 
 
 class HostInventory(Struct, frozen=True, omit_defaults=True):
+    """`cleaning_obstacles`: why the end of an allocation could not be proven on a host that cleans,
+    one for each surface; empty where nothing is known to be in the way."""
+
     hostname: Text
     hardware_uuid: Text | None = None
     cpu_model: Text | None = None
@@ -179,6 +183,7 @@ class HostInventory(Struct, frozen=True, omit_defaults=True):
     ssh: SshServer | None = None
     records_damaged: LongText | None = None
     allocations: Annotated[list[Identifier], Meta(max_length=MAX_HELD_ALLOCATIONS)] = []
+    cleaning_obstacles: Annotated[list[LongText], Meta(max_length=MAX_SURFACES)] = []
 
 
 class Inventory(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inventory"):

@@ -23,6 +23,7 @@ from remotegpu_agent.datasets.keeper import DatasetKeeper
 from remotegpu_agent.errors import JournalError, StateDirectoryError
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.link import Link, wall_clock
+from remotegpu_agent.reclaim.readiness import Readiness
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import CommandStatus
 from remotegpu_protocol.commands import Cancel, Command, EventAck
@@ -84,12 +85,15 @@ class CommandDesk:
         *,
         disk: DiskThread | None = None,
         access: GpuAccess | None = None,
+        readiness: Readiness | None = None,
         datasets: DatasetKeeper | None = None,
         times: DeskTimes | None = None,
         witness: Witness = nobody,
     ) -> None:
         #: Who may open which GPUs; None on a host that only pretends.
         self.access = access
+        #: Whether the end of an allocation could be proven; None on such a host, too.
+        self.readiness = readiness
         #: Who mounts again what was mounted; None on such a host, too.
         self.datasets = datasets
         self._directory = directory

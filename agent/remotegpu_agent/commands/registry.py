@@ -30,6 +30,7 @@ from remotegpu_agent.gpu_access.gpus_of_host import GpusOfHost
 from remotegpu_agent.reclaim.baselines import Baselines, BaselineStore
 from remotegpu_agent.reclaim.handler import Reclaim
 from remotegpu_agent.reclaim.leftovers import leftovers
+from remotegpu_agent.reclaim.readiness import Readiness
 from remotegpu_agent.sources.source import GpuSource
 from remotegpu_agent.state_directory import StateDirectory
 
@@ -42,6 +43,7 @@ def make_handlers(
     *,
     access: GpuAccess | None = None,
     datasets: Datasets | None = None,
+    readiness: Readiness | None = None,
     simulated: bool = False,
 ) -> Handlers:
     """One handler a kind, for a real host or for one that pretends.
@@ -51,8 +53,9 @@ def make_handlers(
     access = access or GpuAccess(directory, disk, policy)
     store = AllocationStore(directory)
     baselines = Baselines(BaselineStore(directory), disk, source)
-    gpus = GpusOfHost(policy, disk, baselines, access)
     datasets = datasets or Datasets(MountStore(directory))
+    readiness = readiness or Readiness(disk, policy, source, access, datasets)
+    gpus = GpusOfHost(policy, disk, baselines, access, readiness)
     ids = IdLedger(
         directory,
         lambda uid, further: leftovers(uid, further, policy.read().scratch, access.devices),

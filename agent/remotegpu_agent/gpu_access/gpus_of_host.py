@@ -5,6 +5,7 @@ from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.commands.policy import PolicySource
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.reclaim.baselines import Baselines
+from remotegpu_agent.reclaim.readiness import Readiness
 from remotegpu_protocol.kinds import AllocationStart
 
 
@@ -12,18 +13,24 @@ class GpusOfHost:
     """`AllocatedGpus`, as far as the host's policy asks for it."""
 
     def __init__(
-        self, policy: PolicySource, disk: DiskThread, baselines: Baselines, access: GpuAccess
+        self,
+        policy: PolicySource,
+        disk: DiskThread,
+        baselines: Baselines,
+        access: GpuAccess,
+        readiness: Readiness,
     ) -> None:
         self._policy = policy
         self._disk = disk
         self._baselines = baselines
         self._access = access
+        self._readiness = readiness
 
     async def objection(self, arguments: AllocationStart) -> CommandFailed | None:
         refused = await self._access.objection(arguments)
         if refused is None and await self._cleaning():
             refused = await self._baselines.objection(arguments.gpu_uuids)
-        return refused
+        return refused or await self._readiness.objection(arguments)
 
     async def prepare(self, arguments: AllocationStart) -> None:
         # Once more: who died since it was asked begins again here.

@@ -86,6 +86,8 @@ class Step(ABC):
     action: ClassVar[str] = "removed"
     #: Seconds for looking and removing once.
     timeout: ClassVar[float] = 60.0
+    #: Programs without which nothing is removed.
+    tools: ClassVar[tuple[str, ...]] = ()
     #: Only after everything before it is proven clean.
     only_when_clean: ClassVar[bool] = False
     #: Without its proof nothing else is tried.

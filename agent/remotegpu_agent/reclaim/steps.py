@@ -72,7 +72,7 @@ def make_steps(
         Journals(tenancy),
         Home(tenancy),
         KnownUser(tenancy),
-        Gpus(tenancy, source),
+        Gpus(tenancy, source, baseline, access.devices),
         GpuSettings(tenancy, source, baseline),
         ClockLocks(tenancy, source, baseline),
         Ports(tenancy),

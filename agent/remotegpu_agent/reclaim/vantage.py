@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Obstacle
+from remotegpu_agent.reclaim.walk import bare
 from remotegpu_protocol.surfaces import Surface
 
 _INIT: Final = Path("/proc/1")
@@ -31,6 +32,9 @@ class Vantage(BlockingStep):
                     f"The agent has a {name} namespace of its own and does not see the host's. "
                     "Loosen its unit as deploy/remotegpu-agent.service.d/cleaning.conf does."
                 )
+        # Raises Obstacle: files cannot be seen without what users mount among them.
+        with bare(Path("/tmp").resolve()):  # noqa: S108 - a directory that every host has
+            pass
         for place in _PLACES:
             if _identity(Path("/") / place) != _identity(_INIT / "root" / place):
                 raise Obstacle(

@@ -60,10 +60,20 @@ def _read(card: Card) -> GpuSettings:
         mig=enabled,
         mig_pending=None if mode is None else mode[1] == pynvml.NVML_DEVICE_MIG_ENABLE,
         mig_devices=_mig_devices(card) if enabled else [],
+        tells_memory=_tells_memory(card),
     )
     if card.sick is not None:
         raise _Failed(card.sick)
     return settings
+
+
+def _tells_memory(card: Card) -> bool | None:
+    """False where the driver says that the card has no such figure; None where it says nothing now."""
+    try:
+        raw(pynvml.nvmlDeviceGetMemoryInfo)(card.handle)
+    except pynvml.NVMLError as error:
+        return False if code_of(error) in _ABSENT else None
+    return True
 
 
 def _application_clocks(card: Card) -> tuple[int, int] | None:

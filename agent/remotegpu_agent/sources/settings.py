@@ -13,7 +13,8 @@ class GpuSettings(Struct, frozen=True, omit_defaults=True):
 
     `compute_mode`: NVML's number. `power_limit` in milliwatts. `application_clocks`: memory and
     graphics in MHz. `mig_pending`: what MIG will be after the next reset of the card.
-    `mig_devices`: their UUIDs, sorted.
+    `mig_devices`: their UUIDs, sorted. `tells_memory`: whether the driver says how much of its memory
+    is used, which is nothing that can be set; None in records of older agents.
     """
 
     persistence: bool | None = None
@@ -23,6 +24,7 @@ class GpuSettings(Struct, frozen=True, omit_defaults=True):
     mig: bool | None = None
     mig_pending: bool | None = None
     mig_devices: Annotated[list[str], Meta(max_length=MAX_MIG_DEVICES)] = []
+    tells_memory: bool | None = None
 
 
 class SettingsRequest(Struct, frozen=True, tag_field="type", tag="settings"):

@@ -42,6 +42,7 @@ graph_enum(
         "NOT_ENABLED": "The host's own policy file does not enable every command that an allocation takes.",
         "NOT_SHARED": "The host's owner wants GPUs kept apart, which it cannot do: it can only be "
         "allocated as a whole.",
+        "NOT_PROVABLE": "The host could not prove that it was cleaned afterwards; the message says why.",
     },
     name="PendingReasonCode",
 )

@@ -6,11 +6,8 @@ import threading
 from remotegpu_agent.commands.records import Progress
 from remotegpu_agent.reclaim.engine import ATTEMPTS, ROUNDS, Engine
 from remotegpu_agent.reclaim.step import BlockingStep, Deadline, Findings, Step
-from remotegpu_agent.reclaim.surfaces.gpus import DRIVERS_OWN, Gpus
 from remotegpu_agent.reclaim.tenancy import Account, Tenancy, objection
-from remotegpu_agent.sources.absent import AbsentSource
 from remotegpu_protocol.kinds import CleanedSurface, CleaningReport
-from remotegpu_protocol.metrics import GpuMetrics, GpuProcess
 
 TENANCY = Tenancy("a1", Account("rg-ada", 64000, "/home/rg-ada"), ["GPU-1"], [(700000, 65536)])
 
@@ -144,31 +141,6 @@ async def test_the_last_waits_for_all_the_rest() -> None:
     assert [found.verified for found in report.items] == [False, True, False]
     assert (last.things, last.removals) == (1, 0)
     assert (await run(Place(), Last())).verified
-
-
-class Card(AbsentSource):
-    """A source with one card."""
-
-    def __init__(self, used: int | None, processes: list[GpuProcess] | None) -> None:
-        super().__init__()
-        self.metrics = GpuMetrics(0, "GPU-1", memory_used=used, processes=processes)
-
-    async def sample(self) -> list[GpuMetrics]:
-        return [self.metrics]
-
-
-async def test_gpus_are_proven_by_the_driver() -> None:
-    assert (await item(Gpus(TENANCY, Card(DRIVERS_OWN, [])))).verified
-    for source, word in (
-        (AbsentSource(), "cannot be read"),
-        (Card(0, None), "cannot be read"),
-        (Card(None, []), "cannot be read"),
-        (Card(DRIVERS_OWN + 2**20, []), "MiB used by no process"),
-        (Card(0, [GpuProcess(7, "train", "eve", 1)]), "7 (train) of eve"),
-    ):
-        found = await item(Gpus(TENANCY, source))
-        assert not found.verified
-        assert word in (found.detail or "")
 
 
 def test_what_is_not_the_allocations_alone() -> None:

@@ -102,7 +102,7 @@ async def test_accounts_and_cleaning_under_the_unit(
     early = commander.start(_ALLOCATION, arguments=arguments)
     await commander.give(early)
     refused = await commander.outcome(early)
-    assert (refused.state, refused.error_code) == (EventState.FAILED, "HOST_READ_ONLY")
+    assert (refused.state, refused.error_code) == (EventState.REFUSED, "NOT_PROVABLE")
 
     start(loosened=True)
     await plane.peer(2)

@@ -31,6 +31,7 @@ _NO_SUCH_GROUP: Final = 6
 class AccountItself(BlockingStep):
     surface = Surface.ACCOUNT
     only_when_clean = True
+    tools = ("userdel", "groupdel")
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()

@@ -25,6 +25,7 @@ class ScratchDisks(BlockingStep):
 
     surface = Surface.SCRATCH_DISKS
     action = "erased"
+    tools = ("blkid", "blkdiscard", "mount")
     #: A terabyte that has to be overwritten takes an hour on a slow disk.
     timeout = 6 * 3600.0
 

@@ -23,6 +23,7 @@ class SignIn(BlockingStep):
 
     surface = Surface.SIGN_IN
     action = "locked"
+    tools = ("usermod",)
 
     def look_now(self, deadline: Deadline) -> Findings:
         findings = Findings()

@@ -117,6 +117,13 @@ def obstacles(machine: Machine, *, now: bool, shared: bool) -> list[Reason]:
         found.append(
             Reason(ReasonCode.NOT_SHARED, f"The host can only be allocated as a whole. {why}")
         )
+    if unprovable := machine.host.get("cleaning_obstacles"):
+        found.append(
+            Reason(
+                ReasonCode.NOT_PROVABLE,
+                f"The host could not prove that it was cleaned afterwards. {' '.join(unprovable)}",
+            )
+        )
     if now:
         found += absences(machine)
     return found

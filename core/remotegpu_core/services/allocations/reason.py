@@ -7,7 +7,8 @@ from enum import StrEnum
 
 class ReasonCode(StrEnum):
     """NOT_ENABLED: the host's own policy does not let the control plane allocate it. NOT_SHARED: its
-    owner wants GPUs kept apart, and it cannot do that."""
+    owner wants GPUs kept apart, and it cannot do that. NOT_PROVABLE: the host could not prove that it
+    was cleaned afterwards."""
 
     NO_CAPACITY = "NO_CAPACITY"
     QUOTA = "QUOTA"
@@ -20,6 +21,7 @@ class ReasonCode(StrEnum):
     HOST_NOT_ACCEPTED = "HOST_NOT_ACCEPTED"
     NOT_ENABLED = "NOT_ENABLED"
     NOT_SHARED = "NOT_SHARED"
+    NOT_PROVABLE = "NOT_PROVABLE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,22 @@ async def test_what_is_in_the_way(settings: Settings, admin: Actor) -> None:
     assert (await get(admin, settings, gone, starts_at=now_ms() + HOUR)).machine_id == gone.id
 
 
+async def test_a_host_that_could_prove_no_cleaning_gets_nothing(
+    settings: Settings, admin: Actor
+) -> None:
+    host = await make_host("one", 2)
+    row = await Machine.get(id=host.id)
+    told = {**row.host, "cleaning_obstacles": ["sign-in: usermod is not installed on this host."]}
+    await Machine.filter(id=host.id).update(host=told)
+    planned = await plan(admin, settings, asking(host))
+    assert [reason.code for reason in planned.reasons] == [ReasonCode.NOT_PROVABLE]
+    assert "usermod is not installed" in planned.reasons[0].message
+    with pytest.raises(NoCapacity):
+        await get(admin, settings, requirement=any_gpus(1))
+    await Machine.filter(id=host.id).update(host=row.host)
+    assert (await get(admin, settings, requirement=any_gpus(1))).machine_id == host.id
+
+
 async def test_a_host_that_cannot_keep_gpus_apart_is_not_shared(
     settings: Settings, admin: Actor
 ) -> None:
