@@ -162,6 +162,7 @@ async def test_what_a_host_cannot_keep_apart_it_does_not_share(
     directory: StateDirectory, driver: StubDriver
 ) -> None:
     allow(POLICY + KEPT)
+    driver.tell({"card0.memory.used": 0, "card1.memory.used": 0})
     devices = Devices(HOST, mode=0o666)
     async with running(directory, devices, driver) as host:
         isolation = await host.access.settle()
