@@ -179,6 +179,8 @@ async def test_what_a_host_cannot_keep_apart_it_does_not_share(
             await host.do("allocation.start", shared)
         with pytest.raises(KeyError):
             uid_of(ADA)
+        # Until it is told the end of that, the host keeps what it was told to begin.
+        await host.do("allocation.end", AllocationEnd("a1"))
         gone = AllocationStart("a2", "ada", True, ["GPU-gone"], 1, ADA)
         refused = await handler.objection(gone)
         assert refused is not None
