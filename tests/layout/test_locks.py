@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 
 from tests.layout.house import ROOT, declared, locked, project
 
-LOCKS = ["agent", "api", "build", "dev"]
+LOCKS = ["agent", "api", "build", "client-ariadne", "client-gql", "dev"]
 
 
 def test_every_lock_is_known_here() -> None:
