@@ -11,7 +11,7 @@ from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_api.live.socket import INIT_TIMEOUT, MAX_SUBSCRIPTIONS
 from remotegpu_api.web.admission import BODY_TIMEOUT
 from remotegpu_api.web.graphql_endpoint import MAX_BODY
-from remotegpu_core.errors import RemoteGPUError
+from remotegpu_core.errors import EnrollmentRefused, RemoteGPUError
 from remotegpu_core.paging import DEFAULT_PAGE, MAX_PAGE
 from remotegpu_core.services.api_tokens import MAX_TOKENS as MAX_API_TOKENS
 from remotegpu_core.services.datasets.granting import MAX_GRANTS
@@ -142,7 +142,7 @@ def test_codes() -> None:
     told = set(re.findall(r"`([A-Z_]+)`", " ".join(tables)))
     assert set(codes.values) <= told
     # Agents are told of refused enrolments, not viewers.
-    assert _codes(RemoteGPUError) - {"ENROLLMENT_REFUSED"} <= told
+    assert _codes(RemoteGPUError) - _codes(EnrollmentRefused) <= told
     for code in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_REQUEST"):
         assert code in told
 
