@@ -13,7 +13,14 @@ from remotegpu_core.models.credential import ApiToken, Session, SignInFailure
 from remotegpu_core.models.dataset import Dataset, DatasetGrant, Mount
 from remotegpu_core.models.enrollment import Enrollment
 from remotegpu_core.models.idempotency import IdempotencyKey
-from remotegpu_core.models.machine import Gpu, Machine, MachineChange, MachineGrant, MachineLabel
+from remotegpu_core.models.machine import (
+    Gpu,
+    GpuGroup,
+    Machine,
+    MachineChange,
+    MachineGrant,
+    MachineLabel,
+)
 from remotegpu_core.models.machine_address import AddressSource, MachineAddress
 from remotegpu_core.models.operation import Operation, OperationStep
 from remotegpu_core.models.quarantine_cause import QuarantineCause
@@ -47,6 +54,7 @@ __all__ = [
     "Freeze",
     "FreezeCause",
     "Gpu",
+    "GpuGroup",
     "IdempotencyKey",
     "Lease",
     "Machine",

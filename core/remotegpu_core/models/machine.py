@@ -43,6 +43,10 @@ class Machine(Model):
     created_at = fields.BigIntField()
     #: No new allocation is placed here, those that there are go on.
     draining = fields.BooleanField(default=False, db_default=False)
+    #: Whether the host lets itself be allocated, and whether in parts: as its inventory says, so
+    #: that a search need not read it.
+    allocatable = fields.BooleanField(default=True, db_default=True)
+    shareable = fields.BooleanField(default=True, db_default=True)
     #: Why the operators took it out of service, or why it is quarantined.
     lifecycle_reason = fields.CharField(max_length=500, null=True)
     #: The agent's journal of commands, and the last of its events that was applied.
@@ -107,6 +111,30 @@ class Gpu(Model):
     class Meta(Model.Meta):
         table = "gpu"
         indexes = (("machine_id", "removed_at"),)
+
+
+class GpuGroup(Model):
+    """The GPUs of one model and memory size in a machine, counted.
+
+    Triggers keep it, from the rows of `gpu`: a question about the whole fleet reads one row of a
+    machine instead of eight.
+    """
+
+    id = fields.BigIntField(primary_key=True)
+    machine: fields.ForeignKeyRelation[Machine] = fields.ForeignKeyField(
+        "remotegpu.Machine", related_name="gpu_groups", on_delete=fields.CASCADE
+    )
+    machine_id: UUID
+    model = fields.CharField(max_length=255)
+    #: In bytes, of each, and 0 where the driver does not say.
+    memory_total = fields.BigIntField()
+    #: GPUs that are not removed, and those of them that are not UNHEALTHY.
+    gpus = fields.IntField()
+    usable = fields.IntField()
+
+    class Meta(Model.Meta):
+        table = "gpu_group"
+        unique_together = (("machine", "model", "memory_total"),)
 
 
 class MachineGrant(Model):

@@ -16,6 +16,7 @@ from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.addresses.claims import arrange
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
+from remotegpu_core.services.allocations.capacity import refusals
 from remotegpu_core.services.allocations.starts import told
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.holdings import judge_holdings
@@ -78,6 +79,8 @@ async def _apply(
         changed = changed or host != machine.host
         await Machine.filter(id=machine_id, epoch=epoch).update(
             host=host,
+            allocatable=not refusals(host, shared=False),
+            shareable=not refusals(host, shared=True),
             hardware_uuid=hardware,
             health=health,
             health_reasons=why,

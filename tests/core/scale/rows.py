@@ -185,7 +185,7 @@ class Fleet:
             id=self._id("MachineAddress"),
             machine_id=self._id("Machine"),
             scope="'site:' || (n % 4)",
-            address=f"'10.' || (n / 65536) || '.' || (n / 256 % 256) || '.' || (n % 256)",
+            address="'10.' || (n / 65536) || '.' || (n / 256 % 256) || '.' || (n % 256)",
             kind="'MANAGEMENT'",
             source="'AGENT'",
             held="TRUE",

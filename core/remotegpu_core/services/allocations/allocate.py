@@ -1,7 +1,6 @@
 """Allocating, and saying what allocating would do."""
 
 import uuid
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -12,12 +11,12 @@ from remotegpu_core.models import Allocation, Gpu, Machine, Operation
 from remotegpu_core.services import audit, idempotency, operations, quotas
 from remotegpu_core.services.allocations.beneficiary import Beneficiary, beneficiary_of
 from remotegpu_core.services.allocations.bookings import book
-from remotegpu_core.services.allocations.capacity import read_hosts
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE, RESERVE_STEP, STEPS, begin
 from remotegpu_core.services.allocations.log import EventKind, record_event
-from remotegpu_core.services.allocations.placement import Placement, Refused, place
+from remotegpu_core.services.allocations.placement import Placement, Refused
 from remotegpu_core.services.allocations.reason import Reason, ReasonCode, moment
 from remotegpu_core.services.allocations.request import AllocateRequest, check_request
+from remotegpu_core.services.allocations.search import look
 from remotegpu_core.services.idempotency import Call, Made
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.settings import Settings
@@ -67,11 +66,12 @@ async def allocate(
             made = await idempotency.recall(call)
             if made is not None:
                 return await _again(made)
-            # Now that nothing moves: is it still the best?
-            only = chosen if attempt == _ATTEMPTS - 1 else None
-            found = await look(whose, request, only=only)
-            if isinstance(found, Placement) and found.machine_id != chosen:
-                continue
+            if chosen is not None:
+                # Now that nothing moves: is it still free? A fleet is not searched meanwhile.
+                found = await look(whose, request, only=chosen)
+                lost = isinstance(found, Refused) and request.machine_id is None
+                if lost and attempt < _ATTEMPTS - 1:
+                    continue
             return await _write(actor, settings, whose, request, found, machine, call)
     raise NoCapacity("Too many others are allocating at this moment: try again.")
 
@@ -101,26 +101,6 @@ async def plan(actor: Actor, settings: Settings, request: AllocateRequest) -> Pl
     if isinstance(found, Refused):
         return Plan(None, (), found.free_from, request.ends_at, reasons)
     return Plan(found.machine_id, found.gpu_ids, starts_at, request.ends_at, reasons)
-
-
-async def look(
-    whose: Beneficiary,
-    request: AllocateRequest,
-    *,
-    only: uuid.UUID | None = None,
-    but: Collection[uuid.UUID] = (),
-) -> Placement | Refused:
-    """Where the request would go, as things are: `only` to one machine, to none of `but`."""
-    at = now_ms()
-    starts_at = max(at, request.starts_at or at)
-    machines = whose.machines()
-    if only is not None:
-        machines = machines.filter(id=only)
-    if but:
-        machines = machines.exclude(id__in=list(but))
-    now = starts_at <= at
-    hosts = await read_hosts(machines, request, starts_at, now=now)
-    return place(hosts, request, starts_at, now=now)
 
 
 async def settle_in(allocation: Allocation, placement: Placement, machine: Machine) -> None:

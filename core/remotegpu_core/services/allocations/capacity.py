@@ -2,13 +2,13 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from tortoise.expressions import Q, Subquery
 from tortoise.queryset import QuerySet
 
-from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, MachineLabel, Occupancy
+from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, Occupancy
 from remotegpu_core.services.allocations.placement import Host, Slot
 from remotegpu_core.services.allocations.reason import Reason, ReasonCode
 from remotegpu_core.services.allocations.request import AllocateRequest
@@ -36,23 +36,12 @@ def granted_machines(user_id: uuid.UUID) -> QuerySet[Machine]:
 async def read_hosts(
     machines: QuerySet[Machine], request: AllocateRequest, starts_at: int, *, now: bool
 ) -> list[Host]:
-    """Of `machines`, those that the request names or could go to, with what is taken on them.
+    """`machines`, which are few, with what is taken on them and what is in the way of the request.
 
-    One by name comes with whatever is in its way; others only where nothing is.
+    A whole fleet is searched by `candidates`.
     """
-    named = request.machine_id
-    if named is not None:
-        machines = machines.filter(id=named)
-    else:
-        machines = machines.filter(lifecycle=Lifecycle.IN_SERVICE, draining=False)
-        if now:
-            machines = machines.filter(presence=Presence.ONLINE)
-        for key, value in request.requirement.labels if request.requirement else ():
-            labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
-            machines = machines.filter(id__in=Subquery(labelled))
     shared = request.gpu_count > 0
-    in_the_way = {row: obstacles(row, now=now, shared=shared) for row in await machines}
-    rows = [row for row, reasons in in_the_way.items() if named is not None or not reasons]
+    rows = await machines
     ids = [row.id for row in rows]
     if not ids:
         return []
@@ -66,6 +55,9 @@ async def read_hosts(
         )
     )
     whole = {machine_id for machine_id, _ in occupied}
+    until: dict[uuid.UUID, int] = {}
+    for (machine_id, _), ends_at in taken.items():
+        until[machine_id] = max(ends_at, until.get(machine_id, ends_at))
     return [
         Host(
             machine_id=row.id,
@@ -82,12 +74,9 @@ async def read_hosts(
                 )
                 for gpu in gpus[row.id]
             ),
-            free_from=max(
-                (until for (machine_id, _), until in taken.items() if machine_id == row.id),
-                default=starts_at,
-            ),
+            free_from=until.get(row.id, starts_at),
             occupied=row.id in whole,
-            obstacles=tuple(in_the_way[row]),
+            obstacles=tuple(obstacles(row, now=now, shared=shared)),
             failed_starts=row.failed_starts,
         )
         for row in rows
@@ -107,25 +96,36 @@ def obstacles(machine: Machine, *, now: bool, shared: bool) -> list[Reason]:
         found.append(
             Reason(ReasonCode.MACHINE_DRAINING, "The machine is drained: it takes nothing new.")
         )
-    policy = machine.host.get("policy") or {}
+    found += refusals(machine.host, shared=shared)
+    if now:
+        found += absences(machine)
+    return found
+
+
+def refusals(host: Mapping[str, Any], *, shared: bool) -> list[Reason]:
+    """Why a host does not let itself be allocated, as its inventory says.
+
+    `Machine.allocatable` and `shareable` keep the answer for searches, from one inventory to the
+    next.
+    """
+    found = []
+    policy = host.get("policy") or {}
     disabled = [kind for kind in NEEDED_KINDS if kind not in policy.get("commands", [])]
     if disabled:
         found.append(Reason(ReasonCode.NOT_ENABLED, _disabled(disabled)))
-    isolation = machine.host.get("gpu_isolation") or {}
+    isolation = host.get("gpu_isolation") or {}
     if shared and isolation.get("kind") == IsolationKind.WHOLE_MACHINE_ONLY:
         why = isolation.get("reason") or "It cannot keep GPUs apart."
         found.append(
             Reason(ReasonCode.NOT_SHARED, f"The host can only be allocated as a whole. {why}")
         )
-    if unprovable := machine.host.get("cleaning_obstacles"):
+    if unprovable := host.get("cleaning_obstacles"):
         found.append(
             Reason(
                 ReasonCode.NOT_PROVABLE,
                 f"The host could not prove that it was cleaned afterwards. {' '.join(unprovable)}",
             )
         )
-    if now:
-        found += absences(machine)
     return found
 
 

@@ -4,6 +4,7 @@ Every replica may do all of it at once: each move is made within a ledger by who
 to be made. While the clock is doubted, none is made: its time may not have come.
 """
 
+import json
 import uuid
 from typing import Final, cast
 
@@ -14,7 +15,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.models import Allocation, Machine, User
 from remotegpu_core.services import audit, freeze
 from remotegpu_core.services.allocations import lifecycle
-from remotegpu_core.services.allocations.allocate import look, settle_in
+from remotegpu_core.services.allocations.allocate import settle_in
 from remotegpu_core.services.allocations.beneficiary import Beneficiary
 from remotegpu_core.services.allocations.capacity import obstacles
 from remotegpu_core.services.allocations.lifecycle import ALLOCATE
@@ -23,6 +24,7 @@ from remotegpu_core.services.allocations.placement import Placement, Refused
 from remotegpu_core.services.allocations.reason import ReasonCode
 from remotegpu_core.services.allocations.release import call_off
 from remotegpu_core.services.allocations.request import wished
+from remotegpu_core.services.allocations.search import look
 from remotegpu_core.services.ledger import ledger
 from remotegpu_core.states import AllocationState, OperationState
 
@@ -77,13 +79,18 @@ async def place_queue() -> int:
         .limit(_AT_ONCE)
     )
     placed, kept = 0, set[uuid.UUID]()
+    #: Wishes that came to nothing, and why: all that could serve them is kept by now.
+    refused: dict[str, str | None] = {}
     for allocation in waiting:
-        found = await _look(allocation, kept)
-        if isinstance(found, Placement):
-            placed += await _place(allocation, found)
-        else:
+        wish = _wish_of(allocation)
+        if wish not in refused:
+            found = await _look(allocation, kept)
+            if isinstance(found, Placement):
+                placed += await _place(allocation, found)
+                continue
             kept |= found.could_serve
-            await _note_unmet(allocation, found.unmet)
+            refused[wish] = found.unmet
+        await _note_unmet(allocation, refused[wish])
     return placed
 
 
@@ -153,13 +160,23 @@ def can_start(machine: Machine, *, shared: bool) -> bool:
     return in_the_way <= {ReasonCode.MACHINE_DRAINING}
 
 
-async def _look(allocation: Allocation, kept: set[uuid.UUID]) -> Placement | Refused:
+def _wish_of(allocation: Allocation) -> str:
+    """What tells wishes apart that different machines could serve."""
+    wish = {**(allocation.requirement or {}), "unmet": None}
+    later = allocation.starts_at > now_ms()
+    whose = allocation.user_id if wish.get("bound", True) else None
+    return f"{json.dumps(wish, sort_keys=True)} {whose} {later}"
+
+
+async def _look(
+    allocation: Allocation, kept: set[uuid.UUID], *, only: uuid.UUID | None = None
+) -> Placement | Refused:
     now = now_ms()
     wish = allocation.requirement or {}
     request = wished(wish, starts_at=max(now, allocation.starts_at), ends_at=allocation.ends_at)
     user = await User.get(id=allocation.user_id)
     whose = Beneficiary(user, allocation.workspace_id, bound=wish.get("bound", True))
-    return await look(whose, request, but=kept)
+    return await look(whose, request, only=only, but=kept)
 
 
 async def _note_unmet(allocation: Allocation, unmet: str | None) -> None:
@@ -177,9 +194,9 @@ async def _place(allocation: Allocation, placement: Placement) -> bool:
         waits = allocation.state is AllocationState.PENDING and allocation.machine_id is None
         if not waits or machine is None or allocation.ends_at <= now_ms():
             return False
-        found = await _look(allocation, set())
-        if not isinstance(found, Placement) or found.machine_id != machine.id:
-            # Somebody was faster, or a better place came up: in the next round.
+        found = await _look(allocation, set(), only=machine.id)
+        if not isinstance(found, Placement):
+            # Somebody was faster: in the next round.
             return False
         allocation.machine_id = machine.id
         allocation.gpu_count = len(found.gpu_ids)

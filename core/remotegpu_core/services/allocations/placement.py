@@ -101,15 +101,20 @@ def place(
             tuple(slot.gpu_id for slot in sorted(best.slots, key=lambda slot: slot.index)),
             request.gpu_count == 0,
         )
-    could_serve = frozenset(fit.host.machine_id for fit in fits)
     if fits:
         earliest = min(fit.from_ for fit in fits)
-        known = earliest if earliest < request.ends_at else None
-        return Refused((_taken(request, earliest),), known, could_serve)
+        return refused(request, frozenset(fit.host.machine_id for fit in fits), earliest)
     if request.machine_id is not None and hosts:
-        reasons = hosts[0].obstacles or (_unusable(),)
-        return Refused(reasons, None, could_serve)
-    return Refused((_no_match(),), None, could_serve)
+        return Refused(hosts[0].obstacles or (_unusable(),))
+    return refused(request, frozenset(), NEVER)
+
+
+def refused(request: AllocateRequest, could_serve: frozenset[uuid.UUID], earliest: int) -> Refused:
+    """None of the machines that could serve the request is free before `earliest`."""
+    if not could_serve:
+        return Refused((_no_match(),))
+    known = earliest if earliest < request.ends_at else None
+    return Refused((_taken(request, earliest),), known, could_serve)
 
 
 def _fit(host: Host, request: AllocateRequest, starts_at: int, now: bool) -> _Fit | None:
