@@ -63,7 +63,7 @@ SELECT MIN(until) FROM (
     SELECT machine_id, until,
         ROW_NUMBER() OVER (PARTITION BY machine_id ORDER BY until DESC) AS place
     FROM (
-        SELECT b.machine_id, b.gpu_id, MAX({until}) AS until
+        SELECT b.machine_id, b.gpu_id, {until} AS until
         FROM booking AS b JOIN gpu ON gpu.id = b.gpu_id
         WHERE {taken} AND b.machine_id IN (SELECT m.id FROM machine AS m WHERE {open})
             AND {asked} AND gpu.removed_at IS NULL AND gpu.health <> 'UNHEALTHY'
@@ -76,7 +76,7 @@ WHERE p.place = 1 - {count} + (
 """
 _EARLIEST_WHOLE: Final = """
 SELECT MIN(until) FROM (
-    SELECT b.machine_id, MAX({until}) AS until FROM booking AS b
+    SELECT b.machine_id, {until} AS until FROM booking AS b
     WHERE {taken} AND b.machine_id IN (SELECT m.id FROM machine AS m WHERE {open})
     GROUP BY b.machine_id
 ) AS p
@@ -114,7 +114,10 @@ class CandidateQuery:
         self._asked = _asked(request)
         self._taken = _taken(starts_at, request.ends_at, now=now)
         self._open = _open(request, now=now, bound_to=bound_to)
-        self._until = f"CASE WHEN b.ends_at <= {starts_at} THEN {NEVER} ELSE b.ends_at END"
+        # As `placement` has it: only of what is overdue and not booked again, nobody knows the end.
+        self._until = (
+            f"COALESCE(MAX(CASE WHEN b.ends_at > {starts_at} THEN b.ends_at END), {NEVER})"
+        )
         self._fits = f"g.matching >= {self._count}" if self._count else "g.matching = g.gpus"
         self._gpus = _GPUS.format(asked=self._asked.sql)
 
