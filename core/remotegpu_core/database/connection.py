@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import structlog
 import tortoise.context
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.backends.base.executor import EXECUTOR_CACHE
@@ -20,6 +21,8 @@ from remotegpu_core.database.configuration import APP, tortoise_config
 from remotegpu_core.database.failures import DatabaseUnavailable, WriteHealth
 from remotegpu_core.errors import InvalidInput, Unavailable
 from remotegpu_core.settings import Settings
+
+log = structlog.get_logger()
 
 #: One migration at a time on PostgreSQL, whichever replica starts first ("rgpu" in ASCII).
 _MIGRATION_LOCK = 0x72677075
@@ -122,7 +125,14 @@ class Database:
             return
         # On a connection of its own: the executor runs into errors that would spoil a transaction.
         async with client.acquire_connection() as connection:
-            await connection.execute(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+            if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_MIGRATION_LOCK})"):
+                log.warning(
+                    "database.migration_waits",
+                    reason="another process is migrating this database",
+                    effect="this one starts when that one has finished",
+                )
+                await connection.execute(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+                log.info("database.migration_goes_on")
             try:
                 yield
             finally:

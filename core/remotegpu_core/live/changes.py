@@ -1,8 +1,10 @@
 """A log of changes as it grows, read once per process and shown to all who follow."""
 
 import asyncio
+import time
+import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Generic
 
 from remotegpu_core.services.logs import BATCH, ChangeLog, Entry
@@ -10,6 +12,11 @@ from remotegpu_core.versions import VersionWatch
 
 #: Changes kept in memory; a follower that fell further behind reads the log itself.
 _RECENT = 1000
+#: Seconds for which an answer about what is visible holds.
+_FRESH = 1.0
+
+#: Of these machines or allocations, those that the follower may see.
+Visible = Callable[[Collection[uuid.UUID]], Awaitable[Collection[uuid.UUID]]]
 
 
 class ChangeFeed(Generic[Entry]):
@@ -28,6 +35,23 @@ class ChangeFeed(Generic[Entry]):
         Raises:
             CursorExpired: the follower fell so far behind that what comes next is not kept.
         """
+        async for batch in self._batches(after):
+            for change in batch:
+                yield change
+
+    async def follow_visible(self, after: int, visible: Visible) -> AsyncIterator[Entry]:
+        """Like `follow`, without changes of what is not visible: asked for many changes at once,
+        and again where their reader takes longer than `_FRESH`."""
+        async for batch in self._batches(after):
+            ids = {self._log.object_of(change) for change in batch}
+            seen, looked_at = await visible(ids), time.monotonic()
+            for change in batch:
+                if time.monotonic() - looked_at > _FRESH:
+                    seen, looked_at = await visible(ids), time.monotonic()
+                if self._log.object_of(change) in seen:
+                    yield change
+
+    async def _batches(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         position = after
         while True:
             # Taken before the look: what comes in after it rings this very bell.
@@ -37,7 +61,8 @@ class ChangeFeed(Generic[Entry]):
                 if change.sequence != position + 1:
                     raise self._log.expired("You fell behind further than changes are kept")
                 position = change.sequence
-                yield change
+            if found:
+                yield found
             if len(found) < BATCH:
                 await bell.wait()
 

@@ -1,5 +1,6 @@
 """Logs of what happened, in commit order, that subscriptions resume from."""
 
+import uuid
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, cast
 
@@ -26,6 +27,10 @@ class ChangeLog(Generic[Entry]):
     topic: Topic
     subscription: str
     objects: str
+
+    def object_of(self, entry: Entry) -> uuid.UUID:
+        """The machine or allocation that an entry is about."""
+        return entry.machine_id if isinstance(entry, MachineChange) else entry.allocation_id
 
     async def current(self) -> int:
         """The cursor of now: everything up to it is visible to a query made after this call."""

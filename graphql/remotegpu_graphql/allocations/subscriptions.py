@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
 import strawberry
@@ -35,6 +36,9 @@ class AllocationsSubscription:
             yield AllocationChange.ready(sequence)
         else:
             sequence = await ALLOCATION_LOG.parse_cursor(after)
-        async for event in context.plane.allocations.follow(sequence):
-            if await allocations_by_id(context.actor, [event.allocation_id]):
-                yield AllocationChange.of(event)
+
+        async def visible(ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
+            return await allocations_by_id(context.actor, list(ids))
+
+        async for event in context.plane.allocations.follow_visible(sequence, visible):
+            yield AllocationChange.of(event)

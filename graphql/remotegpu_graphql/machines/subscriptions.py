@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
 import strawberry
@@ -34,6 +35,9 @@ class MachinesSubscription:
             yield MachineChange.ready(sequence)
         else:
             sequence = await MACHINE_LOG.parse_cursor(after)
-        async for change in context.plane.changes.follow(sequence):
-            if await visible_ids(context.actor, [change.machine_id]):
-                yield MachineChange.of(change)
+
+        async def visible(ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
+            return await visible_ids(context.actor, ids)
+
+        async for change in context.plane.changes.follow_visible(sequence, visible):
+            yield MachineChange.of(change)

@@ -2,9 +2,10 @@ import json
 import sys
 import uuid
 from asyncio import create_subprocess_exec
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tortoise.connection import get_connection
 from tortoise.migrations.autodetector import MigrationAutodetector
@@ -13,7 +14,7 @@ from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 from remotegpu_core import migrations
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.configuration import APP
-from remotegpu_core.database.connection import Database
+from remotegpu_core.database.connection import _MIGRATION_LOCK, Database
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Machine, MachineAddress, User, Version
 from remotegpu_core.services import quarantine
@@ -128,6 +129,20 @@ async def test_two_processes_that_migrate_at_once_apply_each_migration_once(
 
     assert [process.returncode for process in processes] == [0, 0], outcomes
     assert sorted(out.decode().split() for out, _ in outcomes) == [[], NAMES]
+
+
+async def test_a_migration_that_waits_for_another_says_so(postgres_url: str) -> None:
+    other = await asyncpg.connect(postgres_url)
+    await other.execute(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+    waiting = await create_subprocess_exec(
+        sys.executable, "-c", MIGRATE, postgres_url, stdout=PIPE, stderr=STDOUT
+    )
+    assert waiting.stdout is not None
+    assert b"migration_waits" in await waiting.stdout.readline()
+    await other.close()
+    rest, _ = await waiting.communicate()
+    assert b"migration_goes_on" in rest
+    assert NAMES[-1].encode() in rest
 
 
 @pytest.mark.parametrize("empty_settings", ["postgres"], indirect=True)

@@ -1,6 +1,6 @@
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 
@@ -178,3 +178,30 @@ async def test_many_followers_cost_one_reading(
     await local.nudge("changes")
     assert await asyncio.gather(*coming) == [[4, 5]] * 20
     assert readings <= 3
+
+
+async def test_what_is_visible_is_asked_for_many_changes_at_once(
+    feed: ChangeFeed[MachineChange],
+) -> None:
+    await happen(40)
+    asked: list[Collection[uuid.UUID]] = []
+
+    async def visible(ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
+        asked.append(ids)
+        return ids
+
+    assert await take(feed.follow_visible(0, visible), 40) == list(range(1, 41))
+    assert asked == [{MACHINE}]
+
+
+async def test_what_is_not_visible_any_more_is_not_shown(
+    feed: ChangeFeed[MachineChange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FRESH", -1.0)
+    await happen(3)
+    answers = iter([{MACHINE}, {MACHINE}, set[uuid.UUID](), {MACHINE}])
+
+    async def visible(_ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
+        return next(answers)
+
+    assert await take(feed.follow_visible(0, visible), 2) == [1, 3]
