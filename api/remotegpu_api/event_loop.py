@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import uvloop
 
@@ -29,8 +29,8 @@ class Loop(uvloop.Loop):
         flags: int = 0,
         **options: Any,
     ) -> tuple[asyncio.BaseTransport, P]:
-        # Its stubs say BaseProtocol where there is a transport.
-        connect: Callable[..., Awaitable[Any]] = super().create_connection
+        # Its stubs have overloads that fit no caller who passes on what it was given.
+        connect = cast("Callable[..., Awaitable[Any]]", super().create_connection)
         if host is None or port is None or sock is not None or options.get("local_addr"):
             made: tuple[asyncio.BaseTransport, P] = await connect(
                 protocol_factory, host, port, sock=sock, family=family, flags=flags, **options

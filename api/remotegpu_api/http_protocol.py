@@ -3,7 +3,7 @@
 import asyncio
 import re
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -122,7 +122,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _has_host(self) -> bool:
         hosts = [value for name, value in self.headers if name == b"host"]
         if not hosts:
-            return self.parser.get_http_version() == "1.0"
+            # mypy and pyright disagree on whether uvicorn declares that it may be None.
+            parser: Any = self.parser
+            return bool(parser.get_http_version() == "1.0")
         return len(hosts) == 1 and _HOST.fullmatch(hosts[0]) is not None
 
     def _await_head(self) -> None:

@@ -46,10 +46,11 @@ class Tree:
 
     def look(self) -> Findings:
         with bare(self._root) as top:
+            search = _Search(self._owns, self._all)
             for _ in range(_WALKS):
-                search = _Search(self._owns, self._all)
                 if not self._walk(search, top) or search.findings:
                     break
+                search = _Search(self._owns, self._all)
         return search.findings
 
     def remove(self) -> None:

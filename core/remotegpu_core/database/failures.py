@@ -101,7 +101,7 @@ def trouble_of(error: BaseException) -> Trouble | None:
         code = getattr(error, "sqlite_errorcode", None)
         return None if code is None else _SQLITE.get(code & 0xFF)
     if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
+        state: str = getattr(error, "sqlstate", None) or ""
         return next((trouble for start, trouble in _POSTGRES if state.startswith(start)), None)
     if isinstance(error, asyncpg.InternalClientError | OSError | TimeoutError):
         return Trouble.AWAY

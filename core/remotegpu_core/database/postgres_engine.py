@@ -60,7 +60,9 @@ class _PooledConnection(PoolConnectionWrapper[asyncpg.Connection]):
     async def __aenter__(self) -> asyncpg.Connection:
         with failures_told():
             await self.ensure_connection()
-        self.connection = await _acquire(self.client._pool)
+        pool = self.client._pool
+        assert pool is not None  # noqa: S101 - there is a connection
+        self.connection = await _acquire(pool)
         return cast("asyncpg.Connection", self.connection)
 
     async def __aexit__(

@@ -96,7 +96,7 @@ class _Session(URLLib3Session):  # type: ignore[misc]  # boto3 has no types
     def _get_ssl_context(self) -> ssl.SSLContext:
         return self._context
 
-    def _setup_ssl_cert(self, conn: Any, _url: str, _verify: object) -> None:
+    def _setup_ssl_cert(self, conn: Any, url: str, verify: object) -> None:
         conn.cert_reqs = "CERT_REQUIRED"
         conn.ca_certs = None
 
