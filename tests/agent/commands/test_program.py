@@ -52,6 +52,7 @@ async def test_killed_in_the_middle_of_a_command(
             "running": 0,
             "unacknowledged": 0,
             "trouble": None,
+            "damaged": None,
         }
         text = (await call("status", *where)).out
         assert "dataset.mount, dataset.unmount allowed; 0 running" in text
