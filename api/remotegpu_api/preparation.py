@@ -9,7 +9,8 @@ from remotegpu_api.request import BadRequest, GraphQLRequest
 from remotegpu_core.actor import Actor, signing_in
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.persisted_documents import digest_of
-from remotegpu_graphql.engine import Engine, Operation, RequestRefused
+from remotegpu_graphql.engine import Engine, Operation
+from remotegpu_graphql.errors import RequestRefused
 
 _SIGN_IN: Final = "signIn"
 

@@ -5,6 +5,7 @@ graphql-core's own functions, since HTTP, websocket and shared execution prepare
 and run it in different ways.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,70 +17,43 @@ import structlog
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    FieldNode,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     execute,
     get_operation_ast,
-    parse,
-    specified_rules,
     subscribe,
-    validate,
 )
-from graphql.validation import NoFragmentCyclesRule
 from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from remotegpu_core.errors import InvalidInput, RemoteGPUError
 from remotegpu_core.recent import Recent
-from remotegpu_graphql.bounds import Given, arguments_of
+from remotegpu_graphql.bounds import Given
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.errors import top_level
-from remotegpu_graphql.limits import (
-    MAX_COST,
-    MAX_TOKENS,
-    LimitError,
-    check_document,
-    cost_of,
-    with_defaults,
-)
+from remotegpu_graphql.cost import MAX_COST, cost_of, with_defaults
+from remotegpu_graphql.documents import Documents
+from remotegpu_graphql.errors import RequestRefused, coded, top_level
+from remotegpu_graphql.limits import LimitError
+from remotegpu_graphql.measure import INTROSPECTION
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
-from remotegpu_graphql.texts import StorableTextRule, check_variables
+from remotegpu_graphql.texts import check_variables
 
 log = structlog.get_logger()
 
 # Strawberry's is faster than graphql-core's; only its annotation is wider.
 _is_awaitable = cast("Callable[[Any], TypeGuard[Awaitable[Any]]]", optimized_is_awaitable)
 
-#: Documents kept ready, their tokens in all (of about half a KiB in memory each), and the longest
-#: that is. Whoever sends documents fills this, without signing in too.
-_CACHED = 500
-_CACHED_TOKENS = 60_000
-_CACHED_LENGTH = 16 * 1024
-_MAX_ERRORS = 20
-
-_RULES = (
-    *specified_rules,
-    MaybeNullValidationRule,
-    OneOfInputValidationRule,
-    StorableTextRule,
-)
+#: Shapes of subscriptions that are kept, and the tokens of their documents.
+_SHAPES = 500
+_SHAPES_TOKENS = 60_000
 
 # What graphql-core quotes of variables that do not fit. Passwords come in variables, and errors go
 # into other people's logs.
 _QUOTED = re.compile(r"(cannot represent[\w\s-]* value): .*|, found: .*", re.DOTALL)
-
-
-class RequestRefused(Exception):
-    """The document cannot run; `errors` say why, each with `extensions.code`."""
-
-    def __init__(self, errors: Sequence[GraphQLError]) -> None:
-        super().__init__(errors[0].message)
-        self.errors = list(errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +73,14 @@ class Operation:
     @property
     def name(self) -> str | None:
         return self.node.name.value if self.node.name else None
+
+    @property
+    def only_introspects(self) -> bool:
+        """Whether it plainly asks for nothing but the schema."""
+        return all(
+            isinstance(selection, FieldNode) and selection.name.value in INTROSPECTION
+            for selection in self.node.selection_set.selections
+        )
 
 
 @dataclass(slots=True)
@@ -121,24 +103,15 @@ class Response:
         return body
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A document as it is kept. With errors it is never run."""
-
-    document: DocumentNode
-    errors: list[GraphQLError]
-    given: tuple[Given, ...]
-
-
 class Engine:
     """The schema, ours unless another is given, with a cache of documents."""
 
     def __init__(self, schema: Schema = strawberry_schema) -> None:
         self.schema: GraphQLSchema = schema._schema  # noqa: SLF001 - Strawberry has no public name for it
-        self._documents: Recent[str, _Read] = Recent(count=_CACHED, weight=_CACHED_TOKENS)
+        self.documents = Documents(self.schema)
         # They keep their documents.
         self._shapes: Recent[tuple[str, str | None], SubscriptionShape] = Recent(
-            count=_CACHED, weight=_CACHED_TOKENS
+            count=_SHAPES, weight=_SHAPES_TOKENS
         )
 
     def prepare(self, source: str, operation_name: str | None, *, signed_in: bool) -> Operation:
@@ -148,9 +121,7 @@ class Engine:
             RequestRefused: it cannot be parsed, is not valid, passes a limit, or has no such
                 operation.
         """
-        read = self._read(source)
-        if read.errors:
-            raise RequestRefused(read.errors)
+        read = self.documents.read(source, signed_in=signed_in)
         document = read.document
         node = get_operation_ast(document, operation_name)
         if node is None:
@@ -159,11 +130,7 @@ class Engine:
                 if operation_name is not None
                 else "The document has several operations: say which in operationName."
             )
-            raise RequestRefused([_coded(GraphQLError(wanted), "GRAPHQL_VALIDATION_FAILED")])
-        try:
-            check_document(document, introspection_is_free=signed_in)
-        except LimitError as error:
-            raise RequestRefused([error]) from None
+            raise RequestRefused([coded(GraphQLError(wanted), "GRAPHQL_VALIDATION_FAILED")])
         return Operation(source, document, node, read.given)
 
     def price(self, operation: Operation, variables: Mapping[str, Any]) -> int:
@@ -204,8 +171,7 @@ class Engine:
         known = self._shapes.get(key)
         if known is None:
             known = shape_of(self.schema, operation.document, operation.node)
-            if len(operation.source) <= _CACHED_LENGTH:
-                self._shapes.put(key, known, operation.document.token_count)
+            self._shapes.put(key, known, operation.document.token_count)
         return known
 
     def explain(self, error: Exception) -> list[dict[str, Any]]:
@@ -232,20 +198,20 @@ class Engine:
             return refusal(refused.errors)
         if operation.kind is OperationType.MUTATION:
             context.beyond = _beyond(operation, variables)
-        # What waits, and goes on afterwards, is not in it: that is what the cost is for.
-        with context.plane.rates.timing(context.actor):
-            result = execute(
-                self.schema,
-                operation.document,
-                context_value=context,
-                variable_values=dict(variables),
-                operation_name=operation.name,
-                is_awaitable=_is_awaitable,
-            )
+        if operation.only_introspects:
+            # It waits for nothing, and all of a schema takes longer than the loop may stand still.
+            result = await asyncio.to_thread(self._execute, operation, variables, context)
+        else:
+            # What waits, and goes on afterwards, is not in it: that is what the cost is for.
+            with context.plane.rates.timing(context.actor):
+                result = self._execute(operation, variables, context)
         if isawaitable(result):
             result = await result
         response = respond(result)
         response.extensions["cost"] = cost
+        remaining = context.plane.rates.remaining(context.actor)
+        if remaining:
+            response.extensions["remaining"] = remaining
         return response
 
     async def follow(
@@ -284,7 +250,19 @@ class Engine:
         self, operation: Operation, variables: Mapping[str, Any], context: Context, event: Any
     ) -> Response:
         """Execute a subscription's selection over one event."""
-        result = execute(
+        result = self._execute(operation, variables, context, event)
+        if isawaitable(result):
+            result = await result
+        return respond(result)
+
+    def _execute(
+        self,
+        operation: Operation,
+        variables: Mapping[str, Any],
+        context: Context,
+        event: Any = None,
+    ) -> Any:
+        return execute(
             self.schema,
             operation.document,
             root_value=event,
@@ -293,35 +271,6 @@ class Engine:
             operation_name=operation.name,
             is_awaitable=_is_awaitable,
         )
-        if isawaitable(result):
-            result = await result
-        return respond(result)
-
-    def _read(self, source: str) -> _Read:
-        known = self._documents.get(source)
-        if known is not None:
-            return known
-        try:
-            document = parse(source, max_tokens=MAX_TOKENS)
-        except GraphQLError as error:
-            # The parser says so of too many tokens and of too deep nesting; what it quotes of the
-            # document never ends a message without a quotation mark.
-            aborted = error.message.endswith("Parsing aborted.")
-            code = "LIMIT_EXCEEDED" if aborted else "GRAPHQL_PARSE_FAILED"
-            raise RequestRefused([_coded(error, code)]) from None
-        errors = self._validate(document)
-        given = () if errors else arguments_of(self.schema, document)
-        read = _Read(document, errors, given)
-        if len(source) <= _CACHED_LENGTH:
-            self._documents.put(source, read, document.token_count)
-        return read
-
-    def _validate(self, document: DocumentNode) -> list[GraphQLError]:
-        # Cycles first and alone: other rules, and our limits, follow fragments.
-        errors = validate(self.schema, document, [NoFragmentCyclesRule], max_errors=_MAX_ERRORS)
-        if not errors:
-            errors = validate(self.schema, document, _RULES, max_errors=_MAX_ERRORS)
-        return [_coded(error, "GRAPHQL_VALIDATION_FAILED") for error in errors]
 
 
 def _beyond(operation: Operation, variables: Mapping[str, Any]) -> dict[str, InvalidInput]:
@@ -364,7 +313,7 @@ def _told(error: GraphQLError) -> GraphQLError:
     original: BaseException | None = error.original_error
     while isinstance(original, GraphQLError):
         if original.extensions and "code" in original.extensions:
-            return _coded(error, str(original.extensions["code"]), original.extensions)
+            return coded(error, str(original.extensions["code"]), original.extensions)
         is_innermost = original.original_error is None
         if is_innermost and error.path is not None and original.nodes is None:
             # It came up in a field and is about no part of the document: a value of ours does
@@ -373,11 +322,11 @@ def _told(error: GraphQLError) -> GraphQLError:
         original = original.original_error
     if isinstance(original, RemoteGPUError):
         told = top_level(original)
-        return _coded(error, original.code, told.extensions)
+        return coded(error, original.code, told.extensions)
     if error.extensions and "code" in error.extensions:
         return error
     if original is None:
-        return _coded(error, "INVALID_INPUT", message=_QUOTED.sub(r"\1.", error.message))
+        return coded(error, "INVALID_INPUT", message=_QUOTED.sub(r"\1.", error.message))
     incident = secrets.token_hex(6)
     log.error(
         "graphql.internal_error",
@@ -390,21 +339,4 @@ def _told(error: GraphQLError) -> GraphQLError:
         nodes=error.nodes,
         path=error.path,
         extensions={"code": "INTERNAL", "incident": incident},
-    )
-
-
-def _coded(
-    error: GraphQLError,
-    code: str,
-    extensions: Mapping[str, Any] | None = None,
-    *,
-    message: str | None = None,
-) -> GraphQLError:
-    return GraphQLError(
-        message or error.message,
-        nodes=error.nodes,
-        source=error.source,
-        positions=error.positions,
-        path=error.path,
-        extensions={**(extensions or {}), "code": code},
     )

@@ -1,6 +1,8 @@
 """Errors as the graph tells them: user errors in payloads, the rest at the top level."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 import strawberry
 import structlog
@@ -93,3 +95,29 @@ def top_level(error: RemoteGPUError) -> GraphQLError:
     if isinstance(error, TryLater):
         extensions["retryAfter"] = error.retry_after
     return GraphQLError(error.message, extensions=extensions)
+
+
+class RequestRefused(Exception):
+    """The document cannot run; `errors` say why, each with `extensions.code`."""
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = list(errors)
+
+
+def coded(
+    error: GraphQLError,
+    code: str,
+    extensions: Mapping[str, Any] | None = None,
+    *,
+    message: str | None = None,
+) -> GraphQLError:
+    """The error with a code for programs."""
+    return GraphQLError(
+        message or error.message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions={**(extensions or {}), "code": code},
+    )

@@ -11,7 +11,8 @@ from typing import Any
 from remotegpu_core.actor import Actor
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import Engine, RequestRefused, refusal
+from remotegpu_graphql.engine import Engine, refusal
+from remotegpu_graphql.errors import RequestRefused
 
 #: Seconds. Long enough for a loaded machine; nothing that works waits for it.
 PATIENCE = 15.0

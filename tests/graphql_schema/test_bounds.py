@@ -10,7 +10,8 @@ from remotegpu_core.actor import anonymous
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_graphql.bounds import bound_of, characters, declare_bounds, inputs_of, items
-from remotegpu_graphql.engine import Engine, RequestRefused
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.errors import RequestRefused
 from tests.graphql_schema.asking import ask, codes
 from tests.graphql_schema.people import as_admin
 

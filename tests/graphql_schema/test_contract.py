@@ -12,9 +12,9 @@ from remotegpu_core.models import Enrollment, MachineGrant, User
 from remotegpu_core.secret import secret_hash
 from remotegpu_core.services.machines import MachineFilter
 from remotegpu_core.services.presence import disconnect
+from remotegpu_graphql.cost import MAX_COST
 from remotegpu_graphql.engine import Engine
 from remotegpu_graphql.ids import encode_id
-from remotegpu_graphql.limits import MAX_COST
 from remotegpu_graphql.scalars import format_time
 from tests.graphql_schema.asking import ask, data_of
 from tests.graphql_schema.contract import ContractOperation, contract_operations, document

@@ -11,7 +11,7 @@ from remotegpu_core.models import Allocation, Command
 from remotegpu_core.services.grants import revoke_machine_grant
 from remotegpu_core.services.workspaces import remove_member
 from remotegpu_core.states import CommandState
-from remotegpu_graphql.engine import RequestRefused
+from remotegpu_graphql.errors import RequestRefused
 from remotegpu_graphql.ids import encode_id, split_id
 from remotegpu_graphql.scalars import format_time
 from tests.core.services.allocations.hosts import POLICY, answer, carry_out, waiting

@@ -8,7 +8,7 @@ from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.models import MachineChange
 from remotegpu_core.services.presence import disconnect
-from remotegpu_graphql.engine import RequestRefused
+from remotegpu_graphql.errors import RequestRefused
 from tests.graphql_schema.asking import eventually, following
 from tests.graphql_schema.contract import document
 from tests.graphql_schema.hosts import GIB, make_host

@@ -285,10 +285,27 @@ async def test_introspection_gives_the_committed_schema(plane: ControlPlane) -> 
     )
 
 
-async def test_introspection_by_nobody_keeps_the_depth_limit(plane: ControlPlane) -> None:
-    body = await ask(plane, Actor(ActorKind.ANONYMOUS), get_introspection_query())
-    assert body["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
-    assert "data" not in body
+@pytest.mark.parametrize(
+    "source",
+    [
+        get_introspection_query(),
+        "{ __schema { queryType { name } } }",
+        '{ __type(name: "Machine") { name } }',
+        "{ __typename ...A } fragment A on Query { ... { b: __schema { queryType { name } } } }",
+        # What is wrong with it would tell of the schema too.
+        "{ __schema { nothing } machinez { id } }",
+    ],
+)
+async def test_introspection_takes_sign_in(plane: ControlPlane, source: str) -> None:
+    nobody = Actor(ActorKind.ANONYMOUS)
+    for _ in range(2):
+        # Whether the document was read before makes no difference.
+        (error,) = (body := await ask(plane, nobody, source))["errors"]
+        assert error["message"] == "Sign in to introspect: __schema and __type are for users."
+        assert error["extensions"] == {"code": "UNAUTHENTICATED"}
+        assert "data" not in body
+        await ask(plane, await as_user(), source)
+    assert (await ask(plane, nobody, "{ __typename }"))["data"] == {"__typename": "Query"}
 
 
 @pytest.mark.parametrize("type_name", MEASURED)

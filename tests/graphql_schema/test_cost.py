@@ -1,18 +1,17 @@
 """What an operation costs, and that it is told."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from graphql import OperationDefinitionNode, parse
+from graphql import OperationDefinitionNode, get_introspection_query, parse
 
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.paging import MAX_PAGE
-from remotegpu_graphql.engine import Engine, RequestRefused
-from remotegpu_graphql.limits import (
-    MAX_COST,
-    cost_of,
-)
+from remotegpu_graphql.cost import COUNT_COST, LIST_SIZES, MAX_COST, cost_of
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.errors import RequestRefused
 from tests.graphql_schema.asking import ask, codes, following
 from tests.graphql_schema.hosts import make_host
 from tests.graphql_schema.people import as_admin
@@ -65,7 +64,8 @@ def test_cost_of_a_page(arguments: str, variables: dict[str, Any], page: int) ->
     [
         ("{ viewer { user { id } } }", 2),
         ("{ fleet { machines { total } gpus { total } } }", 3),
-        ("{ machines { totalCount pageInfo { hasNextPage } } }", 0),
+        ("{ machines { totalCount pageInfo { hasNextPage } } }", COUNT_COST),
+        ("{ machines { a: totalCount b: totalCount } }", 2 * COUNT_COST),
         ("{ machines(first: 10) { edges { cursor } } }", 0),
         ("{ machines(first: 10) { edges { node { id } } } }", 10),
         ("{ machines(first: 10) { edges { node { labels { key } } } } }", 10 * 5),
@@ -79,7 +79,16 @@ def test_cost_of_a_page(arguments: str, variables: dict[str, Any], page: int) ->
         ('{ nodes(ids: "a") { id } }', 1),
         ("{ nodes(ids: []) { id } }", 0),
         ('{ nodes(ids: ["a", "b"]) { ... on Machine { gpus { id } } } }', 2 * 9),
-        ("{ __schema { types { name fields { name } } } }", 0),
+        ("{ __schema { types { name } } }", 1 + 300),
+        ("{ __schema { types { name fields { name } } } }", 1 + 300 * 4),
+        (
+            '{ __type(name: "Machine") { fields { type { ofType { ofType { name } } } } } }',
+            1 + 3 * 2,
+        ),
+        (
+            "{ machines(first: 1, filter: {presence: [ONLINE], health: [HEALTHY, WARNING]}) { edges { node { id } } } }",
+            1 + 3,
+        ),
         ("mutation { signOut { user { id } userErrors { code } } }", 1 + 1 + 4),
         ("{ fleet { __typename } a: fleet { __typename } }", 2),
         ("{ ...A ...A } fragment A on Query { fleet { machines { total } } }", 4),
@@ -132,11 +141,69 @@ def test_cost_limit() -> None:
 async def test_cost_is_told(plane: ControlPlane) -> None:
     admin = await as_admin()
     body = await ask(plane, admin, "{ machines(first: 10) { edges { node { id } } } }")
-    assert body["extensions"] == {"cost": 10}
+    assert body["extensions"]["cost"] == 10
     body = await ask(plane, admin, _expensive(100).replace("name", "name specs { disks { name } }"))
     assert codes(body) == ["LIMIT_EXCEEDED"]
     assert "data" not in body
     assert "extensions" not in body
+
+
+async def test_what_remains_is_told(plane: ControlPlane) -> None:
+    admin = await as_admin()
+    settings = plane.settings
+    source = "{ machines(first: 10) { edges { node { id } } } }"
+    for times in (1, 2):
+        # Requests are counted where they arrive, which is not here.
+        body = await ask(plane, admin, source)
+        assert body["extensions"] == {
+            "cost": 10,
+            "remaining": {
+                "requests": settings.rate_requests,
+                "cost": settings.rate_cost - 10 * times,
+            },
+        }
+
+
+def test_cost_of_a_filter_from_variables() -> None:
+    source = (
+        "query Q($f: MachineFilter) { machines(first: 0, filter: $f) { edges { node { id } } } }"
+    )
+    assert _cost(source) == 0
+    label = {"key": "a", "value": "b"}
+    assert _cost(source, {"f": {"labels": [label] * 5, "presence": ["ONLINE"], "text": "a"}}) == 6
+    assert _cost(source, {"f": "nonsense"}) == 0
+
+
+def test_the_schema_has_no_more_types_than_its_cost_says() -> None:
+    types = Engine().schema.type_map.values()
+    fields = [len(getattr(type_, "fields", ())) for type_ in types]
+    assert len(fields) <= LIST_SIZES["__Schema.types"]
+    assert (
+        sum(fields) / len(fields) <= LIST_SIZES["__Type.fields"] + LIST_SIZES["__Type.inputFields"]
+    )
+
+
+def test_all_of_the_schema_may_be_asked_for() -> None:
+    assert 2_000 < _cost(get_introspection_query()) <= MAX_COST
+
+
+async def test_introspection_does_not_hold_up_the_loop(plane: ControlPlane) -> None:
+    """It runs on another thread; what asks for something else beside it does not."""
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        turning = group.create_task(turn())
+        body = await ask(plane, await as_admin(), get_introspection_query())
+        before = turns
+        turning.cancel()
+    assert "errors" not in body
+    assert before > 10
 
 
 async def test_subscription_is_priced(plane: ControlPlane) -> None:

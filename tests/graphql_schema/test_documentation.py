@@ -17,14 +17,24 @@ from remotegpu_core.services.api_tokens import MAX_TOKENS as MAX_API_TOKENS
 from remotegpu_core.services.datasets.granting import MAX_GRANTS
 from remotegpu_core.services.datasets.mounting import MAX_MOUNTS
 from remotegpu_core.services.datasets.registry import MAX_DATASETS
+from remotegpu_graphql.cost import COUNT_COST, LIST_SIZES, MAX_COST
 from remotegpu_graphql.engine import Engine
 from remotegpu_graphql.limits import (
-    LIST_SIZES,
     MAX_ALIASES,
-    MAX_COST,
     MAX_DEPTH,
     MAX_DIRECTIVES,
+    MAX_FRAGMENTS,
+    MAX_LENGTH,
+    MAX_LENGTH_OF_STRANGERS,
+    MAX_LINES,
+    MAX_NESTING,
+    MAX_NUMBER,
+    MAX_OPERATIONS,
+    MAX_PAIRS,
+    MAX_SELECTIONS,
     MAX_TOKENS,
+    MAX_TOKENS_OF_STRANGERS,
+    MAX_VALUES,
 )
 from remotegpu_graphql.metrics.subscriptions import MAX_MACHINES
 from remotegpu_graphql.nodes import MAX_NODES
@@ -73,7 +83,18 @@ def _row(start: str) -> str:
 @pytest.mark.parametrize(
     ("start", "limit"),
     [
+        ("characters of a document", MAX_LENGTH),
+        ("lines of a document", MAX_LINES),
         ("tokens of a document", MAX_TOKENS),
+        ("characters without sign-in", MAX_LENGTH_OF_STRANGERS),
+        ("tokens without sign-in", MAX_TOKENS_OF_STRANGERS),
+        ("operations of a document", MAX_OPERATIONS),
+        ("fragments of a document", MAX_FRAGMENTS),
+        ("selections of a document", MAX_SELECTIONS),
+        ("pairs of selections", MAX_PAIRS),
+        ("selection sets within each other", MAX_NESTING),
+        ("values in arguments", MAX_VALUES),
+        ("digits of a number", MAX_NUMBER),
         ("depth in fields", MAX_DEPTH),
         ("aliases of an operation", MAX_ALIASES),
         ("directives of an operation", MAX_DIRECTIVES),
@@ -118,6 +139,8 @@ def test_page_sizes_and_lists() -> None:
         "Allocation.mounts": "mounts",
         "Dataset.grants": "grants on a dataset",
     }
+    assert f"`totalCount` {COUNT_COST}" in text
+    of_the_schema = {name for name in LIST_SIZES if name.startswith("__")}
     # These are GPUs and reasons as well.
     same = {
         "MachineMetrics.gpus",
@@ -125,7 +148,7 @@ def test_page_sizes_and_lists() -> None:
         "AllocationPlan.gpus",
         "AllocationPlan.reasons",
     }
-    assert set(words) | same == set(LIST_SIZES)
+    assert set(words) | same == set(LIST_SIZES) - of_the_schema
     assert {LIST_SIZES[name] for name in same if name.endswith("gpus")} == {8}
     for name, word in words.items():
         assert f"{word} {LIST_SIZES[name]}" in text, name

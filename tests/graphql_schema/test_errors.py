@@ -11,8 +11,8 @@ from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import AuditEvent, Machine, Outcome
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import Engine, RequestRefused
-from remotegpu_graphql.errors import ErrorCode, is_user_error
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.errors import ErrorCode, RequestRefused, is_user_error
 from remotegpu_graphql.ids import encode_id
 from tests.graphql_schema.asking import ask, codes, following
 from tests.graphql_schema.hosts import inventory, make_host

@@ -15,7 +15,8 @@ from remotegpu_core.actor import Scope
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.ids import new_id
-from remotegpu_graphql.engine import Engine, RequestRefused
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.errors import RequestRefused
 from remotegpu_graphql.ids import encode_id, split_id
 from remotegpu_graphql.scalars import format_time
 from remotegpu_graphql.schema import NODES

@@ -8,7 +8,8 @@ from graphql import GraphQLInterfaceType, GraphQLObjectType
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.errors import Unauthenticated
 from remotegpu_core.models import AuditEvent, Outcome
-from remotegpu_graphql.engine import Engine, RequestRefused
+from remotegpu_graphql.engine import Engine
+from remotegpu_graphql.errors import RequestRefused
 from tests.graphql_schema.asking import ask, codes, following
 from tests.graphql_schema.matrix import (
     CONFLICT,

@@ -133,7 +133,10 @@ async def test_same_document_twice(plane: ControlPlane) -> None:
     engine, admin = Engine(), await as_admin()
     for source in ("{ fleet { machines { total } } }", "{ nothing }", _too_deep()):
         first = await ask(plane, admin, source, engine=engine)
-        assert await ask(plane, admin, source, engine=engine) == first
+        second = await ask(plane, admin, source, engine=engine)
+        for body in (first, second):
+            body.get("extensions", {}).pop("remaining", None)
+        assert second == first
 
 
 def _too_deep() -> str:

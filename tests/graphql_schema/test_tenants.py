@@ -12,7 +12,7 @@ from remotegpu_core.ids import new_id
 from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_core.services.grants import revoke_machine_grant
 from remotegpu_core.services.presence import connect, disconnect
-from remotegpu_graphql.engine import RequestRefused
+from remotegpu_graphql.errors import RequestRefused
 from remotegpu_graphql.ids import encode_id
 from tests.graphql_schema.asking import ask, following
 from tests.graphql_schema.hosts import make_host

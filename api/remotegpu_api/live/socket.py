@@ -40,7 +40,7 @@ from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import LimitExceeded, Overloaded, RemoteGPUError, Unauthenticated
 from remotegpu_core.networks import caller_network
 from remotegpu_core.services.sign_in import authenticate
-from remotegpu_graphql.engine import RequestRefused
+from remotegpu_graphql.errors import RequestRefused
 from remotegpu_protocol.close_codes import fit_reason
 
 log = structlog.get_logger()

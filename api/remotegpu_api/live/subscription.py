@@ -19,7 +19,7 @@ from remotegpu_api.preparation import Prepared
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import RequestRefused
+from remotegpu_graphql.errors import RequestRefused
 from remotegpu_graphql.shared_operation import BadVariables
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from remotegpu_api.web.pages import page
 from remotegpu_core.actor import Actor, anonymous
 from remotegpu_core.errors import TryLater, Unauthenticated
 from remotegpu_graphql.context import Context
-from remotegpu_graphql.engine import Operation, RequestRefused, refusal
-from remotegpu_graphql.errors import top_level
+from remotegpu_graphql.engine import Operation, refusal
+from remotegpu_graphql.errors import RequestRefused, top_level
 
 MAX_BODY: Final = 256 * 1024
 
