@@ -280,6 +280,7 @@ async def test_machines_by_every_filter_that_the_document_names(plane: ControlPl
         "availability": ["AVAILABLE"],
         "health": ["HEALTHY"],
         "gpuModel": "h100",
+        "freeGpus": {"model": "h100", "atLeast": 1},
         "labels": [{"key": "rack", "value": "a1"}],
         "text": "GPU",
         "mine": False,
