@@ -152,7 +152,12 @@ class Agent:
             **({"todo": advice} if advice else {}),
         )
         reason = f"{clean_text(ending.reason, 500)} {advice or ''}".strip()
-        await self._pause(reason, permanent=ending.code in PERMANENT, logged=True)
+        await self._pause(
+            reason,
+            permanent=ending.code in PERMANENT,
+            retry_after=ending.retry_after,
+            logged=True,
+        )
 
     async def _dial(self) -> tuple[Link, bool]:
         """A new connection, and whether its hello names a journal of commands."""
@@ -239,7 +244,7 @@ class Agent:
         ]
 
     def _welcomed(self, welcome: Welcome) -> None:
-        self._backoff.succeeded()
+        self._backoff.succeeded(spread=welcome.retry_spread or 0.0)
         self._status.connected(welcome.epoch)
         self._said.clear()
         _log.info(
@@ -249,8 +254,15 @@ class Agent:
             epoch=welcome.epoch,
         )
 
-    async def _pause(self, reason: str, *, permanent: bool, logged: bool = False) -> None:
-        pause = self._backoff.next_pause(permanent=permanent)
+    async def _pause(
+        self,
+        reason: str,
+        *,
+        permanent: bool,
+        retry_after: float | None = None,
+        logged: bool = False,
+    ) -> None:
+        pause = self._backoff.next_pause(permanent=permanent, retry_after=retry_after)
         self._status.waiting(reason)
         if not logged:
             self._say_once("not connected", reason)

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from remotegpu_protocol.limits import MAX_RETRY_AFTER
+
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
@@ -33,17 +35,24 @@ class Backoff:
         self._pauses = pauses or Pauses()
         self._uniform = uniform or random.uniform
         self._failures = 0
+        self._spread = 0.0
 
-    def succeeded(self) -> None:
-        """The link was of use: the next wait is a first one again."""
+    def succeeded(self, *, spread: float = 0.0) -> None:
+        """The link was of use: the next wait is a first one again, which a large fleet spreads over
+        `spread` seconds."""
         self._failures = 0
+        self._spread = spread
 
-    def next_pause(self, *, permanent: bool = False) -> float:
-        """Seconds to wait now."""
+    def next_pause(self, *, permanent: bool = False, retry_after: float | None = None) -> float:
+        """Seconds to wait now; `retry_after`: as the control plane asked for."""
         pauses = self._pauses
         if permanent:
             return pauses.permanent * self._uniform(0.8, 1.2)
+        if retry_after is not None:
+            asked = min(max(retry_after, pauses.first_low), MAX_RETRY_AFTER)
+            return asked * self._uniform(1.0, 1.2)
         # Beyond 2^16 any base has reached its cap, and the float stays finite.
-        bound = min(pauses.cap, pauses.first_high * 2 ** min(self._failures, 16))
+        first, cap = max(pauses.first_high, self._spread), max(pauses.cap, self._spread)
+        bound = min(cap, first * 2 ** min(self._failures, 16))
         self._failures += 1
         return self._uniform(min(pauses.first_low, bound), bound)

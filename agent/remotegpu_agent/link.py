@@ -35,6 +35,8 @@ class Ending:
     reason: str
     #: The code of the fatal error that the control plane sent before it closed, if it sent one.
     error_code: str | None = None
+    #: Seconds after which the control plane asked the agent to come back, if it did.
+    retry_after: float | None = None
 
 
 def wall_clock() -> int:
@@ -188,8 +190,9 @@ class Link:
         machine, fatal = self.machine, self._fatal
         received = self._websocket.protocol.close_rcvd
         if machine.close_code is not None:
-            error_code = fatal.code if fatal is not None else None
-            return Ending(machine.close_code, machine.reason, error_code)
+            if fatal is None:
+                return Ending(machine.close_code, machine.reason)
+            return Ending(machine.close_code, machine.reason, fatal.code, fatal.retry_after)
         if received is not None:
             return Ending(received.code, received.reason or "The control plane closed the link.")
         return Ending(ABNORMAL, "The connection broke.")

@@ -29,6 +29,9 @@ MAX_SIZES: Final = {"/graphql": MAX_MESSAGE, "/agent": MAX_MESSAGE_BYTES}
 #: websocket that was closed from here: it was there.
 LEAVE_TAKEN: Final = "remotegpu.leave_taken"
 
+#: The name of a function that says whether the peer has ended the connection, or its half of it.
+PEER_LEFT: Final = "remotegpu.peer_left"
+
 #: Code and reason of the close frame when the server ends, by path. Clients of the graph know 1012
 #: (service restart); agents have a code of their protocol.
 FAREWELLS: Final = {
@@ -66,6 +69,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     _in_order = False
     _may_write = True
     _leave_taken: asyncio.Event | None = None
+    _left = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -80,10 +84,14 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             scope = cast("Scope", self.scope)
             scope["extensions"][taking.EXTENSION] = self._take_by
             scope["extensions"][departure.EXTENSION] = self._departed
+            scope["extensions"][PEER_LEFT] = self._peer_left
             scope["extensions"][LEAVE_TAKEN] = self._leave_taken = asyncio.Event()
             if self.scope["path"] == "/agent":
                 # Its heartbeats, and what they are answered, say both ways that the other lives.
                 self.ping_interval = None
+
+    def _peer_left(self) -> bool:
+        return self._left or self.disconnected or self.transport.is_closing()
 
     def _take_by(self, taker: Taker) -> None:
         self._taker = taker
@@ -207,10 +215,12 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
     def handle_close(self, event: Frame) -> None:
         if self.close_sent and self._leave_taken is not None:
             self._leave_taken.set()
+        self._left = True
         super().handle_close(event)
         self._see_to_the_end()
 
     def eof_received(self) -> None:
+        self._left = True
         self._see_to_the_end()
 
     def _see_to_the_end(self) -> None:

@@ -28,6 +28,7 @@ from remotegpu_protocol.limits import (
     MAX_ERROR_LENGTH,
     MAX_HEARTBEAT_INTERVAL,
     MAX_LINK_SILENCE,
+    MAX_RETRY_SPREAD,
     MAX_SAMPLE_INTERVAL,
     MAX_WATCH_LEASE,
     MIN_HEARTBEAT_INTERVAL,
@@ -277,6 +278,9 @@ class AgentLink:
             sample_interval=_clamp(
                 welcome.sample_interval, MIN_SAMPLE_INTERVAL, MAX_SAMPLE_INTERVAL
             ),
+            retry_spread=None
+            if welcome.retry_spread is None
+            else min(welcome.retry_spread, MAX_RETRY_SPREAD),
         )
         self.state = AgentState.OPEN
         self._hear_clock(welcome.server_time, now=now, clock=clock)

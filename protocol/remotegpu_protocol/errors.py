@@ -14,7 +14,7 @@ ProtocolError
 ├── Revoked                 the key was revoked or the machine removed
 ├── Superseded              a newer connection of the same machine took over
 ├── HostAccepted            an administrator accepted the host
-├── Overloaded              the control plane has all the links that it may have
+├── Overloaded              the control plane has all the links, or greetings, that it may have
 └── InvalidValue            a name, label or address outside its grammar
 """
 
@@ -30,6 +30,9 @@ class ProtocolError(Exception):
 
     code: ClassVar[str] = "PROTOCOL_ERROR"
     close_code: ClassVar[int] = 4400
+
+    #: Seconds after which trying again may help, where that is known.
+    retry_after: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -97,6 +100,10 @@ class HostAccepted(ProtocolError):
 class Overloaded(ProtocolError):
     code = "OVERLOADED"
     close_code = 4429
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidValue(ProtocolError, ValueError):

@@ -83,6 +83,11 @@ MAX_SAMPLE_INTERVAL: Final = 3600.0
 #: Seconds by which a sample's time may differ from the host's clock, as the host told it last.
 SAMPLE_WINDOW: Final = 60.0
 
+#: Whatever a control plane asks for, an agent that was sent away comes back within so many seconds,
+#: and spreads its first attempt after a link that ended over no more.
+MAX_RETRY_AFTER: Final = 60.0
+MAX_RETRY_SPREAD: Final = 60.0
+
 #: Seconds for which a watch rate holds unless it is renewed.
 WATCH_LEASE: Final = 30.0
 MAX_WATCH_LEASE: Final = 300.0

@@ -48,7 +48,11 @@ class Challenge(Message, frozen=True, tag="challenge"):
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """The hello was good. `epoch` numbers the connections of this machine; times in seconds."""
+    """The hello was good. `epoch` numbers the connections of this machine; times in seconds.
+
+    `retry_spread`: over how many seconds the agents of this fleet spread their first attempts when
+    their links end.
+    """
 
     version: ProtocolVersion
     epoch: Count
@@ -57,6 +61,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     heartbeat_interval: Seconds
     link_silence: Seconds
     sample_interval: Seconds
+    retry_spread: Seconds | None = None
 
 
 class Enrolled(Message, frozen=True, tag="enrolled"):
@@ -138,16 +143,22 @@ class Heartbeat(Message, frozen=True, tag="heartbeat"):
 
 
 class Error(Message, frozen=True, tag="error"):
-    """Something that the other side sent was refused. A fatal one is followed by the close."""
+    """Something that the other side sent was refused. A fatal one is followed by the close.
+
+    `retry_after`: seconds after which the agent is to come back.
+    """
 
     code: Text
     message: LongText
     fatal: bool = False
+    retry_after: Seconds | None = None
 
     @classmethod
-    def saying(cls, code: str, message: str, *, fatal: bool = False) -> "Error":
+    def saying(
+        cls, code: str, message: str, *, fatal: bool = False, retry_after: float | None = None
+    ) -> "Error":
         """An error that the other side can read, whatever went into its message."""
-        return cls(clean_text(code), clean_text(message, MAX_ERROR_LENGTH), fatal)
+        return cls(clean_text(code), clean_text(message, MAX_ERROR_LENGTH), fatal, retry_after)
 
 
 FromServer = (

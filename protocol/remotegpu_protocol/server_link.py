@@ -186,6 +186,7 @@ class ServerLink:
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
         link_silence: float = LINK_SILENCE,
         sample_interval: float = SAMPLE_INTERVAL,
+        retry_spread: float | None = None,
     ) -> None:
         """The hello holds: open the link, unless it ended while the shell looked it up."""
         if self.state is not ServerState.AWAITING_VERDICT or self.version is None:
@@ -200,6 +201,7 @@ class ServerLink:
                 heartbeat_interval=heartbeat_interval,
                 link_silence=link_silence,
                 sample_interval=sample_interval,
+                retry_spread=retry_spread,
             )
         )
         self._report_skew()
@@ -211,7 +213,9 @@ class ServerLink:
 
     def refuse(self, error: ProtocolError) -> None:
         """Say why, and close."""
-        self._send(Error.saying(error.code, error.message, fatal=True))
+        self._send(
+            Error.saying(error.code, error.message, fatal=True, retry_after=error.retry_after)
+        )
         self.close(error.close_code, error.message)
 
     def reject(self, code: str, message: str) -> None:

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from structlog.typing import EventDict
 from websockets.exceptions import ConnectionClosed
 
+from remotegpu_api.gateway import greetings
 from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_core.clock import now_ms
 from remotegpu_core.models import AuditEvent, Gpu, Machine, Outcome
 from remotegpu_protocol import server_link
-from remotegpu_protocol.limits import MAX_MESSAGE_BYTES
+from remotegpu_protocol.limits import MAX_MESSAGE_BYTES, MAX_RETRY_AFTER
 from remotegpu_protocol.messages import Challenge, Error, Hello
 from tests.api.conftest import make_hosts
 from tests.api.documents import LIVE
@@ -197,6 +198,39 @@ async def test_a_full_gateway_sends_agents_away(
         async with asyncio.timeout(5):
             await second.wait_closed()
     assert second.close_code == 4429
+
+
+async def test_beyond_the_greetings_in_progress_an_agent_is_told_when_to_come_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greetings, "MAX_GREETINGS", 1)
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    async with socket(server):
+        async with socket(server) as second:
+            error = msgspec.msgpack.decode(await second.recv(decode=False), type=Error)
+            async with asyncio.timeout(5):
+                await second.wait_closed()
+        assert (second.close_code, error.code, error.fatal) == (4429, "OVERLOADED", True)
+        assert error.retry_after is not None
+        assert 1.0 <= error.retry_after <= MAX_RETRY_AFTER
+    # Both a greeting that was given up and one that is over make room.
+    gateway = server.gateway
+    await until(lambda: not gateway.greetings.in_progress)
+    async with host.connected():
+        assert not gateway.greetings.in_progress
+        async with socket(server) as third:
+            message = msgspec.msgpack.decode(await third.recv(decode=False), type=Challenge)
+            assert message.nonce
+
+
+async def test_agents_are_told_over_how_long_to_spread_their_first_attempts(
+    server: Server,
+) -> None:
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    await server.gateway._count_fleet()
+    async with host.connected() as link:
+        assert link.link.welcome is not None
+        assert link.link.welcome.retry_spread == server.gateway.greetings.spread(1)
 
 
 async def test_garbage_in_an_open_link_is_answered_and_the_link_stays(server: Server) -> None:

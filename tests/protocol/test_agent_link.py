@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from remotegpu_protocol.agent_link import AgentLink, AgentState
 from remotegpu_protocol.close_codes import CloseCode
@@ -519,3 +520,12 @@ def test_the_control_planes_clock_goes_on_by_itself() -> None:
     agent.clock.advance(1)
     assert agent.link.server_time(agent.clock.now) == start + 3400
     assert agent.link.clock_offset == start + 2400 - (agent.clock.wall - 1000)
+
+
+def test_the_spread_of_first_attempts_is_kept_within_its_bound() -> None:
+    for told, kept in ((12.5, 12.5), (1e9, 60.0), (None, None)):
+        agent = Agent()
+        agent.hears(CHALLENGE)
+        agent.hears(replace(WELCOME, retry_spread=told))
+        assert agent.link.welcome is not None
+        assert agent.link.welcome.retry_spread == kept

@@ -5,13 +5,14 @@ import contextlib
 import secrets
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remotegpu_api.taking import take_by
-from remotegpu_api.websocket_protocol import LEAVE_TAKEN
+from remotegpu_api.websocket_protocol import LEAVE_TAKEN, PEER_LEFT
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.failures import DATABASE_ERRORS
@@ -76,6 +77,8 @@ class AgentConnection:
         self.sent: dict[uuid.UUID, float] = {}
         self.cancelled: dict[uuid.UUID, float] = {}
         self.is_superseded = False
+        #: Holds the place of its greeting until that is over.
+        self.greeting = contextlib.ExitStack()
         self.link = ServerLink(
             nonce=secrets.token_bytes(NONCE_BYTES),
             origins=gateway.plane.settings.agent_origins,
@@ -258,13 +261,15 @@ class AgentConnection:
                 if not self._note_presence():
                     await self._writer.room()
             case Inventory():
-                await self._inventory(message)
+                # Just greeted, most of them: it takes longer than the greeting itself.
+                async with self._gateway.greetings.turn():
+                    await self._inventory(message)
             case Event():
                 await self._event(message)
             case Hello():
-                await self._hello(message)
+                await self._greet(self._hello(message))
             case Enroll():
-                await self._enroll(message)
+                await self._greet(self._enroll(message))
             case Error():
                 log.warning(
                     "agent.complains",
@@ -272,6 +277,20 @@ class AgentConnection:
                     code=message.code,
                     message=message.message,
                 )
+
+    async def _greet(self, greeting: Coroutine[Any, Any, None]) -> None:
+        """Answer an opening when its turn has come, if its agent is still there."""
+        try:
+            async with self._gateway.greetings.turn():
+                if self.link.state is ServerState.AWAITING_VERDICT and not self._peer_left():
+                    await greeting
+        finally:
+            greeting.close()
+            self.greeting.close()
+
+    def _peer_left(self) -> bool:
+        left = self._websocket.scope["extensions"].get(PEER_LEFT)
+        return left is not None and left()
 
     async def _hello(self, hello: Hello) -> None:
         try:
@@ -303,7 +322,12 @@ class AgentConnection:
         await journals.meet(connected.machine, journal)
         self.takes_commands = hello.journal_id is not None
         self._outlet = Outlet(machine.id, self.epoch)
-        self.link.welcome(epoch=self.epoch, machine_name=machine.name, clock=now_ms())
+        self.link.welcome(
+            epoch=self.epoch,
+            machine_name=machine.name,
+            clock=now_ms(),
+            retry_spread=self._gateway.retry_spread,
+        )
         await self._gateway.connected(self)
         self._note_presence()
         log.info(

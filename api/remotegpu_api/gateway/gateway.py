@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import Coroutine
@@ -14,6 +15,7 @@ from remotegpu_api.callers import source_address
 from remotegpu_api.gateway.allocation_duty import AllocationDuty
 from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.dispatcher import Dispatcher
+from remotegpu_api.gateway.greetings import Greetings
 from remotegpu_api.gateway.pace import Pace
 from remotegpu_api.gateway.presence_duty import PresenceDuty
 from remotegpu_api.gateway.takeovers import Takeovers
@@ -22,8 +24,10 @@ from remotegpu_core.bus.keys import FENCE, WATCH
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import Overloaded
+from remotegpu_core.models import Machine
 from remotegpu_core.networks import caller_network
 from remotegpu_core.services import hosts
+from remotegpu_core.states import Lifecycle
 from remotegpu_core.tasks import end, keep_running
 from remotegpu_protocol import errors as protocol
 from remotegpu_protocol.close_codes import CloseCode, fit_reason
@@ -34,8 +38,10 @@ from remotegpu_protocol.messages import Error
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at which links have fallen silent.
+#: Seconds between two looks at which links have fallen silent, and between two at how many machines
+#: there are.
 _TICK: Final = 1.0
+_COUNT_INTERVAL: Final = 60.0
 
 
 class Gateway:
@@ -52,6 +58,10 @@ class Gateway:
         self._watching: dict[uuid.UUID, float] = {}
         self._takeovers = Takeovers()
         self.pace = Pace()
+        self.greetings = Greetings()
+        #: Seconds over which agents are to spread their first attempts to come back.
+        self.retry_spread: float | None = None
+        self._counted_at = -math.inf
         self._ticker: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
 
@@ -98,6 +108,13 @@ class Gateway:
                 await _turn_away(websocket, protocol.Overloaded(error.message))
                 return
             connection = AgentConnection(websocket, self, source)
+            try:
+                # Also given back here, by a socket that never got so far.
+                places.enter_context(connection.greeting)
+                connection.greeting.enter_context(self.greetings.take(caller_network(source)))
+            except protocol.Overloaded as error:
+                await _turn_away(websocket, error)
+                return
             self._sockets[connection] = connection.link.next_tick()
             try:
                 await connection.serve()
@@ -194,17 +211,26 @@ class Gateway:
     async def _tick(self) -> None:
         await asyncio.sleep(_TICK)
         now = time.monotonic()
+        if now >= self._counted_at + _COUNT_INTERVAL:
+            self._counted_at = now
+            self.run(self._count_fleet())
         for connection in [one for one, due in self._sockets.items() if now >= due]:
             if connection.is_due(now):
                 await connection.tick()
             elif connection in self._sockets:
                 self._sockets[connection] = connection.link.next_tick()
 
+    async def _count_fleet(self) -> None:
+        with contextlib.suppress(*DATABASE_ERRORS):
+            fleet = await Machine.exclude(lifecycle=Lifecycle.RETIRED).count()
+            self.retry_spread = self.greetings.spread(fleet)
+
 
 async def _turn_away(websocket: WebSocket, error: ProtocolError) -> None:
     """Say why, and close: a close frame's reason has room for 123 bytes of it."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
-        await websocket.send_bytes(encode(Error.saying(error.code, error.message, fatal=True)))
+        told = Error.saying(error.code, error.message, fatal=True, retry_after=error.retry_after)
+        await websocket.send_bytes(encode(told))
         await websocket.close(error.close_code, fit_reason(error.message))
 
 
