@@ -6,7 +6,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from pypika_tortoise.context import SqlContext
+from pypika_tortoise.terms import Term
 from tortoise.connection import get_connection
+from tortoise.expressions import Subquery
 
 #: A row: its columns by position and by name.
 Row = Any
@@ -37,3 +40,14 @@ def contains(text: str) -> str:
     """The value for `LOWER(column) LIKE ? ESCAPE '\\'` that finds `text` anywhere, in any case."""
     escaped = re.sub(r"([\\%_])", r"\\\1", text.lower())
     return f"%{escaped}%"
+
+
+class SubSelect(Subquery):
+    """A SELECT without values of its callers, as a set that a filter of the ORM compares with."""
+
+    def __init__(self, sql: str) -> None:
+        Term.__init__(self)
+        self._sql = sql
+
+    def get_sql(self, _ctx: SqlContext) -> str:
+        return f"({self._sql})"

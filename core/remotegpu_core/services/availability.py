@@ -5,8 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, cast
 
+from tortoise.expressions import Q
+
 from remotegpu_core.clock import now_ms
-from remotegpu_core.models import Booking, Gpu
+from remotegpu_core.database.sql import SubSelect
+from remotegpu_core.models import Booking
 from remotegpu_core.states import FINAL, AllocationState, Availability
 
 #: What is claimed on a machine: the GPUs, and None for the machine as a whole.
@@ -60,16 +63,55 @@ def of_machine(claims: Claims, gpu_ids: Iterable[uuid.UUID]) -> Availability:
     return Availability.ALLOCATED
 
 
-async def claimed_machines() -> dict[uuid.UUID, Availability]:
-    """Availability of every machine that is not AVAILABLE."""
-    claims = await claims_of(None)
-    gpus: dict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
-    rows = await Gpu.filter(machine_id__in=list(claims), removed_at=None).values_list(
-        "machine_id", "id"
+#: GPUs that cannot be used, and those of them that are not there any more: few, and in an index of
+#: their own.
+USELESS_GPUS: Final = "SELECT id FROM gpu WHERE removed_at IS NOT NULL OR health = 'UNHEALTHY'"
+REMOVED_GPUS: Final = (
+    "SELECT id FROM gpu "
+    "WHERE (removed_at IS NOT NULL OR health = 'UNHEALTHY') AND removed_at IS NOT NULL"
+)
+_CLAIMED: Final = """
+SELECT c.machine_id, g.gpus AS gpus, CASE
+    WHEN c.whole_reclaiming = 1 THEN 'RECLAIMING'
+    WHEN c.whole = 1 THEN 'ALLOCATED'
+    WHEN c.held = 0 THEN 'AVAILABLE'
+    WHEN c.held < g.gpus THEN 'PARTLY_ALLOCATED'
+    WHEN c.reclaiming = c.held THEN 'RECLAIMING'
+    ELSE 'ALLOCATED' END AS availability, c.whole AS whole, c.held AS held
+FROM (
+    SELECT machine_id,
+        MAX(CASE WHEN gpu_id IS NULL THEN 1 ELSE 0 END) AS whole,
+        MAX(CASE WHEN gpu_id IS NULL AND reclaiming = 1 THEN 1 ELSE 0 END) AS whole_reclaiming,
+        COUNT(DISTINCT gpu_id) AS held,
+        COUNT(DISTINCT CASE WHEN reclaiming = 1 THEN gpu_id END) AS reclaiming
+    FROM (
+        SELECT b.machine_id, b.gpu_id, CASE WHEN b.allocation_id IN (
+            SELECT id FROM allocation WHERE state = 'RECLAIMING'
+        ) THEN 1 ELSE 0 END AS reclaiming
+        FROM booking AS b WHERE b.held AND b.starts_at <= {now}
+            AND (b.gpu_id IS NULL OR b.gpu_id NOT IN ({removed}))
+    ) AS claims GROUP BY machine_id
+) AS c LEFT JOIN (
+    SELECT machine_id, SUM(gpus) AS gpus FROM gpu_group GROUP BY machine_id
+) AS g ON g.machine_id = c.machine_id
+"""
+
+
+def claimed_machines() -> str:
+    """SQL of the machines on which anything is claimed: `machine_id`, `availability` as `of_machine`
+    has it, `whole` (whether all of it is), `held` GPUs, and `gpus`."""
+    return _CLAIMED.format(now=now_ms(), removed=REMOVED_GPUS)
+
+
+def machines_that_are(availability: Collection[Availability]) -> Q:
+    """The filter of machines whose availability is one of these."""
+    available = Availability.AVAILABLE in availability
+    # Machines without a claim are in no row: they are found as all but the others.
+    wanted = [value for value in Availability if (value in availability) is not available]
+    if not wanted:
+        return Q(id__isnull=not available)
+    listed = ", ".join(f"'{value}'" for value in wanted)
+    found = SubSelect(
+        f"SELECT machine_id FROM ({claimed_machines()}) AS m WHERE availability IN ({listed})"  # noqa: S608 - values of an enum
     )
-    for machine_id, gpu_id in cast("list[tuple[uuid.UUID, uuid.UUID]]", rows):
-        gpus[machine_id].append(gpu_id)
-    found = {
-        machine_id: of_machine(claimed, gpus[machine_id]) for machine_id, claimed in claims.items()
-    }
-    return {key: value for key, value in found.items() if value is not Availability.AVAILABLE}
+    return Q(id__not_in=found) if available else Q(id__in=found)

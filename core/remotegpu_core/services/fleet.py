@@ -4,12 +4,13 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from remotegpu_core.bus.bus import Bus
-from remotegpu_core.models import Gpu, Machine
-from remotegpu_core.services.availability import claims_of, of_gpu
-from remotegpu_core.states import Availability, Health, Lifecycle, Presence
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.sql import as_uuid, select
+from remotegpu_core.services.availability import REMOVED_GPUS, USELESS_GPUS
+from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.metrics import GpuMetrics
 from remotegpu_protocol.values import MAX_SAFE_INTEGER
 
@@ -45,67 +46,80 @@ class Fleet:
     gpus: GpuTotals
 
 
+#: By presence and lifecycle: machines and those of them on which something is claimed, their GPUs,
+#: those that can be used, those that are claimed, and those that can be used of these.
+_COUNTS: Final = """
+SELECT m.presence, m.lifecycle, COUNT(*) AS machines,
+    SUM(CASE WHEN c.whole = 1 OR c.held > 0 THEN 1 ELSE 0 END) AS held_machines,
+    COALESCE(SUM(g.gpus), 0) AS gpus, COALESCE(SUM(g.usable), 0) AS usable,
+    COALESCE(SUM(CASE WHEN c.whole = 1 THEN g.gpus ELSE c.held END), 0) AS held,
+    COALESCE(SUM(CASE WHEN c.whole = 1 THEN g.usable ELSE c.held_usable END), 0) AS held_usable
+FROM machine AS m
+    LEFT JOIN (
+        SELECT machine_id, SUM(gpus) AS gpus, SUM(usable) AS usable
+        FROM gpu_group GROUP BY machine_id
+    ) AS g ON g.machine_id = m.id
+    LEFT JOIN (
+        SELECT machine_id, MAX(CASE WHEN gpu_id IS NULL THEN 1 ELSE 0 END) AS whole,
+            COUNT(DISTINCT CASE WHEN gpu_id NOT IN ({removed}) THEN gpu_id END) AS held,
+            COUNT(DISTINCT CASE WHEN gpu_id NOT IN ({useless}) THEN gpu_id END) AS held_usable
+        FROM booking AS b WHERE b.held AND b.starts_at <= ? GROUP BY machine_id
+    ) AS c ON c.machine_id = m.id
+WHERE {visible} GROUP BY m.presence, m.lifecycle
+"""
+_ONLINE: Final = "SELECT m.id FROM machine AS m WHERE m.presence = 'ONLINE' AND {visible}"
+
+#: Machines whose samples are read at once, so that nothing else waits for all of them.
+_AT_ONCE: Final = 250
+
+
 async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
-    """Count the machines `visible` (None: all) and their GPUs: three queries, one round trip."""
-    query, gpu_query = Machine.all(), Gpu.filter(removed_at=None)
-    if visible is not None:
-        query = query.filter(id__in=list(visible))
-        gpu_query = gpu_query.filter(machine_id__in=list(visible))
-    machines = [
-        _Row(machine_id, Presence(presence), Lifecycle(lifecycle))
-        for machine_id, presence, lifecycle in await query.values_list(
-            "id", "presence", "lifecycle"
-        )
+    """Count the machines `visible` (None: all) and their GPUs, by the database; and sum up what is
+    live, some machines at a time."""
+    seen = "1 = 1" if visible is None else f"m.id IN ({_listed(visible)})"
+    rows = await select(
+        _COUNTS.format(visible=seen, removed=REMOVED_GPUS, useless=USELESS_GPUS), now_ms()
+    )
+    presence, lifecycle = Counter[str](), Counter[str]()
+    for row in rows:
+        presence[row["presence"]] += row["machines"]
+        lifecycle[row["lifecycle"]] += row["machines"]
+    usable = [
+        row
+        for row in rows
+        if (row["presence"], row["lifecycle"]) == (Presence.ONLINE, Lifecycle.IN_SERVICE)
     ]
-    usable = {row.id for row in machines if row.usable}
-    claims = await claims_of(visible)
-    gpus = [
-        (machine_id, Health(health), of_gpu(claims.get(machine_id, {}), gpu_id))
-        for machine_id, gpu_id, health in await gpu_query.values_list("machine_id", "id", "health")
-    ]
-    free = Availability.AVAILABLE
-    held = {machine_id for machine_id, _, availability in gpus if availability is not free}
-    held |= {machine_id for machine_id, claimed in claims.items() if None in claimed}
-    live = await bus.live([row.id for row in machines if row.presence is Presence.ONLINE])
-    samples = [
-        gpu
-        for known in live.values()
-        if known.sample is not None
-        for gpu in known.sample.metrics.gpus
-    ]
-    presence = Counter(row.presence for row in machines)
+    online = [as_uuid(row[0]) for row in await select(_ONLINE.format(visible=seen))]
+    samples: list[GpuMetrics] = []
+    for first in range(0, len(online), _AT_ONCE):
+        live = await bus.live(online[first : first + _AT_ONCE])
+        for known in live.values():
+            if known.sample is not None:
+                samples += known.sample.metrics.gpus
+    gpus = sum(int(row["gpus"]) for row in rows)
     return Fleet(
         MachineCounts(
-            total=len(machines),
+            total=sum(presence.values()),
             online=presence[Presence.ONLINE],
             unreachable=presence[Presence.UNREACHABLE],
             lost=presence[Presence.LOST],
-            available=len(usable - held),
-            allocated=len(held & {row.id for row in machines}),
-            quarantined=sum(row.lifecycle is Lifecycle.QUARANTINED for row in machines),
+            available=sum(row["machines"] - row["held_machines"] for row in usable),
+            allocated=sum(row["held_machines"] for row in rows),
+            quarantined=lifecycle[Lifecycle.QUARANTINED],
         ),
         GpuTotals(
-            total=len(gpus),
-            available=sum(
-                machine_id in usable and health is not Health.UNHEALTHY and availability is free
-                for machine_id, health, availability in gpus
-            ),
-            allocated=sum(availability is not free for _, _, availability in gpus),
-            unhealthy=sum(health is Health.UNHEALTHY for _, health, _ in gpus),
+            total=gpus,
+            available=sum(int(row["usable"] - row["held_usable"]) for row in usable),
+            allocated=sum(int(row["held"]) for row in rows),
+            unhealthy=gpus - sum(int(row["usable"]) for row in rows),
             **_totals(samples),
         ),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    id: uuid.UUID
-    presence: Presence
-    lifecycle: Lifecycle
-
-    @property
-    def usable(self) -> bool:
-        return self.presence is Presence.ONLINE and self.lifecycle is Lifecycle.IN_SERVICE
+def _listed(machine_ids: frozenset[uuid.UUID]) -> str:
+    """Of UUIDs, which need no escaping; as values they would be too many for some databases."""
+    return ", ".join(f"'{machine_id}'" for machine_id in machine_ids) or "NULL"
 
 
 def _totals(samples: Sequence[GpuMetrics]) -> "_Totals":

@@ -11,10 +11,10 @@ from tortoise.functions import Count
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import InvalidInput
-from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, MachineLabel
+from remotegpu_core.models import Booking, Gpu, GpuGroup, Machine, MachineGrant, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
-from remotegpu_core.services.availability import claimed_machines
+from remotegpu_core.services.availability import machines_that_are
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import composed_labels, storable
 from remotegpu_protocol.limits import MAX_GPUS
@@ -72,14 +72,7 @@ async def list_machines(
     if chosen.health is not None:
         query = query.filter(health__in=list(chosen.health))
     if chosen.availability is not None:
-        claimed = await claimed_machines()
-        if Availability.AVAILABLE in chosen.availability:
-            others = [key for key, value in claimed.items() if value not in chosen.availability]
-            query = query.exclude(id__in=others) if others else query
-        else:
-            query = query.filter(
-                id__in=[key for key, value in claimed.items() if value in chosen.availability]
-            )
+        query = query.filter(machines_that_are(chosen.availability))
     if chosen.gpu_model is not None:
         query = query.filter(id__in=Subquery(_with_gpu(chosen.gpu_model)))
     if chosen.free_gpus is not None:
@@ -129,7 +122,7 @@ async def machines_by_id(actor: Actor, ids: Sequence[uuid.UUID]) -> dict[uuid.UU
 
 
 def _with_gpu(model: str):  # type: ignore[no-untyped-def]  # Tortoise's ValuesQuery is generic in what we do not care for
-    return Gpu.filter(model__icontains=model, removed_at=None).values("machine_id")
+    return GpuGroup.filter(model__icontains=model, gpus__gt=0).values("machine_id")
 
 
 def _with_free_gpus(model: str | None, count: int):  # type: ignore[no-untyped-def]  # as above

@@ -11,6 +11,7 @@ from typing import Final
 from remotegpu_core.database.sql import contains, select
 from remotegpu_core.services.allocations.placement import NEVER
 from remotegpu_core.services.allocations.request import AllocateRequest
+from remotegpu_core.services.availability import USELESS_GPUS
 
 #: What the database calls a machine: text on SQLite.
 MachineId = uuid.UUID | str
@@ -33,9 +34,7 @@ FROM gpu_group WHERE gpus > 0 GROUP BY machine_id
 """
 #: By machine, where anything is taken: GPUs that are, of those that can be used.
 _TAKEN: Final = """
-SELECT machine_id, COUNT(DISTINCT CASE WHEN gpu_id NOT IN (
-    SELECT id FROM gpu WHERE removed_at IS NOT NULL OR health = 'UNHEALTHY'
-) THEN gpu_id END) AS gpus
+SELECT machine_id, COUNT(DISTINCT CASE WHEN gpu_id NOT IN ({useless}) THEN gpu_id END) AS gpus
 FROM booking AS b WHERE {taken} GROUP BY machine_id
 """
 #: By machine with GPUs of several kinds: those taken that are as asked.
@@ -137,7 +136,7 @@ class CandidateQuery:
         several = _TAKEN_OF_SEVERAL.format(taken=self._taken.sql, asked=self._asked.sql)
         query = _FREE.format(
             gpus=self._gpus,
-            taken=_TAKEN.format(taken=self._taken.sql),
+            taken=_TAKEN.format(taken=self._taken.sql, useless=USELESS_GPUS),
             taken_of_several=several,
             fits=self._fits,
             free=free,

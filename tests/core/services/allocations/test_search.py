@@ -75,7 +75,7 @@ async def _take(
     begins = now + random.choice([-60, -10, 5, 90]) * MINUTE
     ends = begins + random.choice([9, 30, 120]) * MINUTE
     allocation = await Allocation.create(
-        state=AllocationState.ACTIVE,
+        state=random.choice([AllocationState.ACTIVE, AllocationState.RECLAIMING]),
         user_id=user_id,
         machine_id=machine.id,
         starts_at=begins,
