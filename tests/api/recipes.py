@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.api.host import enrolled, inventory, sampling
+from tests.api.host import enrolled, sampling
 from tests.api.plane import Server
+from tests.api.viewer import PATIENCE
 from tests.services.node import CLIENTS
 
 LATEST: Final = "query Latest($id: ID!) { machine(id: $id) { latestMetrics { sampledAt } } }"
@@ -35,17 +36,16 @@ async def asked_of(server: Server, folder: Path) -> AsyncIterator[dict[str, str]
     """A host that sends samples, and what a program in `folder` needs to know of it."""
     admin = await server.sign_in()
     host = await enrolled(server, admin, "gpu-01")
-    async with host.connected() as link:
-        await link.send_inventory(inventory())
-        async with sampling(link):
+    async with host.connected() as link, sampling(link):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 latest = await server.ask(LATEST, {"id": host.id}, token=admin)
                 if latest["machine"]["latestMetrics"]:
                     break
                 await asyncio.sleep(0.05)
-            yield {
-                "folder": str(folder),
-                "url": f"{server.url}/graphql",
-                "token": admin,
-                "machineId": host.id,
-            }
+        yield {
+            "folder": str(folder),
+            "url": f"{server.url}/graphql",
+            "token": admin,
+            "machineId": host.id,
+        }
