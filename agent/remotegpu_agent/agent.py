@@ -112,6 +112,9 @@ class Agent:
         if self._desk.access is not None:
             keeping = _persistently(self._desk.access.run, "GPU permissions")
             tasks.append(asyncio.create_task(keeping, name="gpu-access"))
+        if self._desk.reserve is not None:
+            keeping = _persistently(self._desk.reserve.run, "keeping room on the disk")
+            tasks.append(asyncio.create_task(keeping, name="reserve"))
         if self._desk.readiness is not None:
             keeping = _persistently(self._desk.readiness.run, "looking what cleaning could prove")
             tasks.append(asyncio.create_task(keeping, name="readiness"))

@@ -82,6 +82,7 @@ def make_desk(
         disk=disk,
         access=None if simulated else access,
         readiness=None if simulated else readiness,
+        reserve=None if simulated else directory.reserve,
         datasets=None if simulated else DatasetKeeper(datasets, directory, disk, allowed),
     )
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from remotegpu_agent.durable import write_file
 from remotegpu_agent.errors import AlreadyRunning, StateDirectoryError
+from remotegpu_agent.reserve import Reserve, is_full
 
 _LOCK: Final = "lock"
 
@@ -31,6 +32,8 @@ class StateDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
+        #: Room for what has to be written on a full disk.
+        self.reserve = Reserve(self.path / "reserve")
 
     def exists(self) -> bool:
         try:
@@ -102,15 +105,19 @@ class StateDirectory:
         _check_private(path, found, what="file", mode="600")
 
     def write(self, name: str, content: bytes, *, durable: bool = True) -> None:
-        """Replace a file in one step.
+        """Replace a file in one step. What is `durable` may use up the reserve.
 
         Raises:
             StateDirectoryError: it cannot be written.
         """
-        try:
-            write_file(self.path / name, content, durable=durable)
-        except OSError as error:
-            raise self._unusable("cannot be written to", error) from None
+        while True:
+            try:
+                write_file(self.path / name, content, durable=durable)
+            except OSError as error:
+                if durable and is_full(error) and self.reserve.release():
+                    continue
+                raise self._unusable("cannot be written to", error) from None
+            return
 
     def remove(self, name: str) -> None:
         try:

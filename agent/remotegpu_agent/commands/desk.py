@@ -24,6 +24,7 @@ from remotegpu_agent.errors import JournalError, StateDirectoryError
 from remotegpu_agent.gpu_access.access import GpuAccess
 from remotegpu_agent.link import Link, wall_clock
 from remotegpu_agent.reclaim.readiness import Readiness
+from remotegpu_agent.reserve import Reserve
 from remotegpu_agent.state_directory import StateDirectory
 from remotegpu_agent.status import CommandStatus
 from remotegpu_protocol.commands import Cancel, Command, EventAck
@@ -86,6 +87,7 @@ class CommandDesk:
         disk: DiskThread | None = None,
         access: GpuAccess | None = None,
         readiness: Readiness | None = None,
+        reserve: Reserve | None = None,
         datasets: DatasetKeeper | None = None,
         times: DeskTimes | None = None,
         witness: Witness = nobody,
@@ -97,6 +99,8 @@ class CommandDesk:
         #: Who mounts again what was mounted; None on such a host, too.
         self.datasets = datasets
         self._directory = directory
+        #: Room that is kept for what has to be written on a full disk; None on such a host, too.
+        self.reserve = reserve
         self._handlers = handlers
         self._policy = policy
         self._records = HostRecords(directory)
@@ -221,7 +225,9 @@ class CommandDesk:
             self._directory.check_file(FILE)
         except StateDirectoryError as error:
             raise JournalError(error.message) from None
-        journal = Journal(self._directory.path / FILE, witness=self._witness)
+        journal = Journal(
+            self._directory.path / FILE, reserve=self._directory.reserve, witness=self._witness
+        )
         try:
             return journal, journal.open_records()
         except JournalError:

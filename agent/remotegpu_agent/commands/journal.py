@@ -27,6 +27,7 @@ from remotegpu_agent.commands.records import (
 )
 from remotegpu_agent.commands.schema import open_database
 from remotegpu_agent.errors import JournalError
+from remotegpu_agent.reserve import Reserve
 from remotegpu_protocol.commands import Command, Event, EventState
 
 #: Commands that are not over; more are refused.
@@ -47,11 +48,16 @@ _decoder: Final = msgspec.msgpack.Decoder(Event)
 class Journal:
     """An open journal; `clock_offset` is the control plane's clock minus ours, as last stored."""
 
-    def __init__(self, path: Path, *, witness: Witness = nobody) -> None:
+    def __init__(
+        self, path: Path, *, reserve: Reserve | None = None, witness: Witness = nobody
+    ) -> None:
         self._path = path
+        self._reserve = reserve
         self._witness = witness
         #: The last event that was given out to be sent.
         self._read = 0
+        if reserve is not None:
+            reserve.make_room()
         try:
             self._database = open_database(path, f"journal-{secrets.token_hex(12)}")
             meta = dict(self._database.execute("SELECT name, value FROM meta").fetchall())
@@ -338,6 +344,9 @@ class Journal:
         self, before: Moment | None = None, after: Moment | None = None
     ) -> Iterator[None]:
         last = self.last_sequence
+        if self._reserve is not None:
+            # What is not written is not known, and so not cleaned.
+            self._reserve.make_room()
         try:
             self._database.execute("BEGIN IMMEDIATE")
             yield

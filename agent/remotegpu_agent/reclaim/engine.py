@@ -57,13 +57,21 @@ class _Result:
 
 
 class Engine:
-    """Cleans one allocation. `pause`: seconds before a step is tried again, doubled each time."""
+    """Cleans one allocation. `pause`: seconds before a step is tried again, doubled each time.
+    `make_room`: called before each removal, since programs that change the host's tables need some on
+    a disk that the user may have filled."""
 
     def __init__(
-        self, steps: Sequence[Step], *, pause: float = 0.5, witness: Witness = nobody
+        self,
+        steps: Sequence[Step],
+        *,
+        pause: float = 0.5,
+        make_room: Callable[[], None] = lambda: None,
+        witness: Witness = nobody,
     ) -> None:
         self._results = [_Result(step) for step in steps]
         self._pause = pause
+        self._make_room = make_room
         self._witness = witness
 
     async def run(self, report: Report) -> CleaningReport:
@@ -168,6 +176,7 @@ class Engine:
     async def _remove(self, result: _Result, there: Findings | None) -> None:
         if there:
             self._witness(f"{result.step.surface}: found")
+        await asyncio.to_thread(self._make_room)
         await self._attempt(result, result.step.remove)
         if there:
             self._witness(f"{result.step.surface}: removed")

@@ -74,6 +74,7 @@ class Reclaim(EndAllocation):
         super().__init__(store, disk)
         self._kept = Keeper(store, disk)
         self._reclaims = ReclaimStore(directory)
+        self._reserve = directory.reserve
         self._baselines = Baselines(BaselineStore(directory), disk, source)
         self._disk = disk
         self._policy = policy
@@ -107,7 +108,9 @@ class Reclaim(EndAllocation):
             steps = make_steps(
                 tenancy, self._source, baseline, self._access, self._datasets, policy.scratch
             )
-            result = await Engine(steps, witness=self._witness).run(report)
+            result = await Engine(
+                steps, make_room=self._reserve.make_room, witness=self._witness
+            ).run(report)
         await self._write(tenancy, result)
         if result.verified:
             await self._forget(arguments.allocation_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -158,5 +159,9 @@ async def _in_a_thread(work: Callable[[Deadline], Result], deadline: Deadline) -
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(unless_given_up)
 
-    threading.Thread(target=run, name=work.__qualname__, daemon=True).start()
+    thread = threading.Thread(target=run, name=work.__qualname__, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, "This host has no room for another thread") from None
     return await done
