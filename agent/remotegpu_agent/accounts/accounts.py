@@ -13,6 +13,7 @@ import structlog
 from remotegpu_agent.accounts.authorized_keys import read_keys, replace_keys
 from remotegpu_agent.accounts.ids import IdLedger
 from remotegpu_agent.accounts.programs import Run, alone
+from remotegpu_agent.accounts.tasks import SHARED, limit_tasks
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.lines import read_lines
 from remotegpu_protocol.errors import InvalidValue
@@ -39,8 +40,9 @@ class Accounts:
         self._shell = shell
         self._ids = ids or IdLedger()
 
-    def ensure(self, name: str, keys: Sequence[str]) -> int:
-        """Have the account, with exactly these keys; done again, it changes nothing. Its user id.
+    def ensure(self, name: str, keys: Sequence[str], *, tasks: int = SHARED) -> int:
+        """Have the account, with exactly these keys and at most `tasks` percent of the processes and
+        threads that the host may have; done again, it changes nothing. Its user id.
 
         Raises:
             CommandFailed: a name or key that is none, an account of the name that is not an
@@ -61,6 +63,7 @@ class Accounts:
                 self._make(name, run)
             account = self._ours(name)
             _finish_home(account)
+            limit_tasks(account.pw_uid, tasks, run)
         self.replace_keys(name, keys)
         return account.pw_uid
 

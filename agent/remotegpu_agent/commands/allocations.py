@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 from remotegpu_agent.accounts.accounts import Accounts
 from remotegpu_agent.accounts.ids import IdLedger
 from remotegpu_agent.accounts.subordinate import subordinate_ids
+from remotegpu_agent.accounts.tasks import SHARED, WHOLE
 from remotegpu_agent.commands.account_keys import accounts_of
 from remotegpu_agent.commands.allocated_gpus import UNATTENDED, AllocatedGpus
 from remotegpu_agent.commands.disk import DiskThread
@@ -189,7 +190,12 @@ class StartAllocation(Handler[AllocationStart]):
         await self._gpus.prepare(arguments)
         if accounts is not None and arguments.account is not None:
             await report(Progress("making the account"))
-            uid = await asyncio.to_thread(accounts.ensure, arguments.account, arguments.keys)
+            uid = await asyncio.to_thread(
+                accounts.ensure,
+                arguments.account,
+                arguments.keys,
+                tasks=WHOLE if arguments.whole_machine else SHARED,
+            )
             further = await asyncio.to_thread(subordinate_ids, arguments.account, uid)
             made = structs.replace(_allocation(arguments, accounts), uid=uid, further=further)
             await self._kept.put(made)

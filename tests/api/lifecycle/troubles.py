@@ -79,9 +79,11 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "/var/spool", "f=/var/spool/cron/atjobs/a0000101c8a2f; echo x > $f; chown $2 $f"
     ),
     "runtime directory": _trouble(
+        # A file system of its own: in a copy of its parent the directory would not be read-only.
+        "mountpoint -q /run/user || mount -t tmpfs -o mode=755 tmpfs /run/user\n"
         "mkdir -p /run/user/$2; chown $2 /run/user/$2",
-        "mount --bind /run/user /run/user; mount -o remount,bind,ro /run/user",
-        "umount /run/user",
+        "mount -o remount,ro /run/user",
+        "mount -o remount,rw /run/user",
     ),
     "POSIX message queues": _trouble(
         hinder="umount /dev/mqueue", mend="mount -t mqueue mqueue /dev/mqueue"

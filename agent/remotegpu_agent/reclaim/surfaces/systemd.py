@@ -18,6 +18,8 @@ _LINGER: Final = Path("/var/lib/systemd/linger")
 _RUNTIME: Final = Path("/run/user")
 #: A file for each user that logind knows, as sd_uid_get_state(3) reads it.
 _KNOWN: Final = Path("/run/systemd/users")
+#: Where `systemctl set-property` keeps what it sets.
+_CONTROL: Final = (Path("/etc/systemd/system.control"), Path("/run/systemd/system.control"))
 _POLL: Final = 0.1
 _ANY_CODE: Final = tuple(range(256))
 
@@ -71,6 +73,7 @@ class UserUnits(BlockingStep):
             f"user-{uid}.slice",
             f"user-runtime-dir@{uid}.service",
         )
+        self._settings = [root / f"user-{uid}.slice.d" for root in _CONTROL]
 
     def absence(self) -> str | None:
         return None if _systemd_runs() else "systemd does not run on this host."
@@ -89,6 +92,10 @@ class UserUnits(BlockingStep):
             ).strip()
             if state not in {"inactive", "failed"}:
                 findings.add(f"{unit} ({state})")
+        # What `limit_tasks` had systemd keep, for whoever has the user id.
+        for path in self._settings:
+            if path.exists():
+                findings.add(str(path))
         # A unit that has stopped may have left processes behind (KillMode=).
         for group in user_slices(self.tenancy.uid):
             if _is_populated(group):
@@ -101,6 +108,7 @@ class UserUnits(BlockingStep):
         for command in (
             ("loginctl", "terminate-user", str(self.tenancy.uid)),
             *(("systemctl", "stop", "--", unit) for unit in self._units),
+            ("systemctl", "revert", "--", self._units[1]),
             ("systemctl", "reset-failed", "--", *self._units),
         ):
             run_tool(*command, deadline=deadline, accepted=_ANY_CODE)
