@@ -64,7 +64,7 @@ def read_anew(source: str, *, signed_in: bool = True) -> str | None:
     except RequestRefused as refused:
         # What goes back is made of them.
         told = [error.formatted for error in refused.errors]
-        return str(told[0]["extensions"]["code"])
+        return str(told[0].get("extensions", {})["code"])
     return None
 
 

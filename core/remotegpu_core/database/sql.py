@@ -49,5 +49,5 @@ class SubSelect(Subquery):
         Term.__init__(self)
         self._sql = sql
 
-    def get_sql(self, _ctx: SqlContext) -> str:
+    def get_sql(self, ctx: SqlContext) -> str:
         return f"({self._sql})"
