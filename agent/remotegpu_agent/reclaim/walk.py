@@ -23,6 +23,8 @@ _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.
 KEPT_LEVELS: Final = 64
 #: Deeper than any path of a program; about 300 bytes of memory for each level.
 MAX_LEVELS: Final = 100_000
+#: Times that a directory which was renamed meanwhile is looked for under another name.
+_TRIES: Final = 20
 #: Names of directories that are kept in memory, over all levels, and at least for each of them.
 #: A directory that has more of them is read several times.
 _MAX_NAMES: Final = 200_000
@@ -40,7 +42,8 @@ class Level:
     identity: Identity
     mine: bool
     others: bool
-    names: list[str] = field(default_factory=list)
+    #: Directories in it that come next, the last one first, with their inodes.
+    names: list[tuple[str, int]] = field(default_factory=list)
     #: The directory has names beyond this one that are not in `names`.
     more_after: str | None = None
     descriptor: int | None = None
@@ -114,13 +117,14 @@ class Walk:
     def _go_on(self) -> None:
         """One directory down or up."""
         level = self._levels[-1]
-        name = self._next_name(level)
-        if name is None:
+        following = self._next_name(level)
+        if following is None:
             self._up()
             return
-        child = self._open(name, level)
-        if child is None:
+        opened_as = self._find(*following, level)
+        if opened_as is None:
             return
+        name, child = opened_as
         found = os.fstat(child)
         if self._visitor.is_others(found) and not self._patience.left:
             self.skipped += 1
@@ -148,7 +152,7 @@ class Walk:
         """See what is in the directory, and note which directories come next. `seen`: entries have
         been seen, and so have directories up to this name."""
         room = max(_MAX_NAMES - self._names, _MIN_NAMES)
-        names: list[str] = []
+        names: list[tuple[str, int]] = []
         level.more_after = None
         with os.scandir(self._current) as entries:
             for entry in entries:
@@ -162,26 +166,54 @@ class Walk:
                 if seen is None:
                     self._visitor.see(self._current, entry.name, found, self)
                 if stat.S_ISDIR(found.st_mode) and (seen is None or entry.name > seen):
-                    names.append(entry.name)
+                    names.append((entry.name, found.st_ino))
                     if len(names) >= 2 * room:
                         names = heapq.nsmallest(room, names)
-                        level.more_after = names[-1]
+                        level.more_after = names[-1][0]
         if level.others and os.fstat(self._current).st_ctime_ns >= self._begun:
             self.unsteady = True
         names.sort(reverse=True)
         if len(names) > room or level.more_after is not None:
             names = names[-room:]
-            level.more_after = names[0]
+            level.more_after = names[0][0]
         level.names = names
         self._names += len(names)
 
-    def _next_name(self, level: Level) -> str | None:
+    def _next_name(self, level: Level) -> tuple[str, int] | None:
         if not level.names and level.more_after is not None:
             self._read(level, seen=level.more_after)
         if not level.names:
             return None
         self._names -= 1
         return level.names.pop()
+
+    def _find(self, name: str, inode: int, level: Level) -> tuple[str, int] | None:
+        """The directory's name and descriptor, also where somebody renames it all the time; None when it
+        is gone, or was moved elsewhere."""
+        for _ in range(_TRIES):
+            child = self._open(name, level)
+            if child is not None and os.fstat(child).st_ino == inode:
+                return name, child
+            if child is not None:
+                os.close(child)
+            renamed = self._name_of(inode)
+            if renamed is None:
+                break
+            if renamed == name and child is None and level.others:
+                # It is there, and cannot be opened.
+                return None
+            name = renamed
+        self.unsteady = True
+        return None
+
+    def _name_of(self, inode: int) -> str | None:
+        # Not by `entry.inode`, which on some file systems is another number than stat(2) tells.
+        with os.scandir(self._current) as entries:
+            for entry in entries:
+                found = _status(entry)
+                if found is not None and found.st_ino == inode:
+                    return entry.name
+        return None
 
     def _open(self, name: str, level: Level) -> int | None:
         """None when it is gone, or something else by now."""

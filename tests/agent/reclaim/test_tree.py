@@ -160,6 +160,26 @@ def test_others_who_move_what_is_walked(tmp_path: Path) -> None:
     tree(tmp_path, uid=OTHER).remove()
 
 
+def test_what_is_renamed_before_it_is_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a directory that is nobody's, such as /tmp."""
+    chain(tmp_path, 3, uid=OTHER)
+    find = walk.Walk._find
+    renamed = iter(range(10**6))
+
+    def rename_first(self: walk.Walk, name: str, inode: int, level: walk.Level) -> object:
+        (path,) = tmp_path.iterdir()
+        path.rename(tmp_path / f"renamed {next(renamed)}")
+        return find(self, name, inode, level)
+
+    monkeypatch.setattr(walk.Walk, "_find", rename_first)
+    assert tree(tmp_path).look().count == 1
+    tree(tmp_path).remove()
+    monkeypatch.undo()
+    assert tree(tmp_path).look().count == 0
+
+
 def test_others_do_not_use_up_the_time(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     give(tmp_path, OTHER)
