@@ -146,7 +146,7 @@ class Fleet:
             id=self._id("Machine"),
             name=self._name("node-"),
             name_key=self._name("node-"),
-            public_key="zeroblob(32)"
+            public_key="randomblob(32)"
             if self._sqlite
             else "decode(lpad(to_hex(n), 64, '0'), 'hex')",
             boot_id=self._name("boot-"),
