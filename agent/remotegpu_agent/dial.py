@@ -1,5 +1,6 @@
 """Opening the websocket to the control plane, and saying in one line why that failed."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -58,6 +59,15 @@ class Server:
     proxy: str | None = None
 
 
+def racing() -> dict[str, float]:
+    """What has a connection race the addresses of its name (RFC 8305).
+
+    Only asyncio's own loop knows the option. The agent has no other one; tests run it on uvloop, too.
+    """
+    is_asyncios = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+    return {"happy_eyeballs_delay": HEAD_START} if is_asyncios else {}
+
+
 class _Connect(connect):
     # The origin that was dialled is what gets signed, so nobody may send the agent elsewhere.
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -90,7 +100,7 @@ async def dial(server: Server, context: ssl.SSLContext | None = None) -> ClientC
             max_queue=4,
             user_agent_header=f"remotegpu-agent/{agent_version()}",
             proxy=proxy,
-            happy_eyeballs_delay=HEAD_START,
+            **racing(),
             open_timeout=OPEN_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
             # The protocol has heartbeats of its own.

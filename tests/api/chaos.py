@@ -18,6 +18,7 @@ from remotegpu_agent.commands.journal import Journal
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.connection import Database
+from remotegpu_core.database.failures import DATABASE_ERRORS
 from remotegpu_core.errors import RemoteGPUError
 from remotegpu_core.models import Allocation, Booking, Command, Gpu, Machine, Occupancy, Operation
 from remotegpu_core.services import commands, freeze
@@ -214,8 +215,10 @@ class World:
         if machine.lifecycle is Lifecycle.QUARANTINED and not await stuck.exists():
             await _try(override_quarantine(self.admin, host.machine_id, "looked at it"))
 
-    def refuse_writes(self) -> None:
+    async def refuse_writes(self) -> None:
         self._postgres.refuse_writes(self._database_name)
+        # Sessions were ended, ours too: whoever asks next may meet one of them.
+        await eventually(_answers, patience=PATIENCE)
 
     def take_writes(self) -> None:
         self._postgres.take_writes(self._database_name)
@@ -312,6 +315,15 @@ class World:
             for gpu in filter(None, gpus.split(",")):
                 assert owner.get(gpu, who) == who, "two owners on the host"
                 owner[gpu] = who
+
+
+async def _answers() -> bool:
+    try:
+        for _ in range(20):
+            await Machine.exists()
+    except DATABASE_ERRORS:
+        return False
+    return True
 
 
 async def _no_clock_is_doubted() -> bool:

@@ -106,9 +106,14 @@ class EffectHost:
         #: UUIDs of GPUs that take long to give away.
         self.reluctant: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
-        self.state = StateDirectory(state or folder / "state")
+        self._state = state or folder / "state"
         self.clock = WallClock()
         self.state.create()
+
+    @property
+    def state(self) -> StateDirectory:
+        """Made anew, since this object goes to other processes, and a lock does not."""
+        return StateDirectory(self._state)
 
     async def hesitate(self, index: int) -> None:
         """Take long to give this GPU away."""
@@ -145,6 +150,7 @@ class EffectHost:
                 _End(self.effects, self.owners),
             )
         }
+        state = self.state
         agent = Agent(
             Identity(
                 key=HostKey(self._secret),
@@ -153,8 +159,8 @@ class EffectHost:
                 origin=origin,
             ),
             self._source(gpus),
-            StatusFile(self.state),
-            CommandDesk(self.state, handlers, SimulatedPolicy(), times=DeskTimes(event_retry=0.5)),
+            StatusFile(state),
+            CommandDesk(state, handlers, SimulatedPolicy(), times=DeskTimes(event_retry=0.5)),
             times=TIMES,
         )
         return asyncio.create_task(agent.run(), name=f"agent {self.name}")

@@ -157,7 +157,7 @@ class Chaos(RuleBasedStateMachine):
     @rule(refuse=st.booleans())
     def have_database_refuse(self, refuse: bool) -> None:
         if refuse:
-            self.world.refuse_writes()
+            self.run(self.world.refuse_writes())
         else:
             self.world.take_writes()
 

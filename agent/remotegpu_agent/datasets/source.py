@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from remotegpu_agent.commands.handler import CommandFailed
 from remotegpu_agent.datasets.records import MountRecord
-from remotegpu_agent.dial import HEAD_START
+from remotegpu_agent.dial import racing
 
 #: Seconds within which a name must resolve and a port answer.
 _REACH: Final = 5.0
@@ -43,7 +43,7 @@ async def reach(host: str, port: int) -> None:
     what = f"{host} port {port}"
     try:
         async with asyncio.timeout(_REACH):
-            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=HEAD_START)
+            _, writer = await asyncio.open_connection(host, port, **racing())
     except TimeoutError:
         reason = f"no answer within {_REACH:g} s"
     except socket.gaierror as error:
