@@ -1,5 +1,6 @@
 """The product on its frame path: the same bytes as on plain ASGI, and under TLS."""
 
+import re
 import ssl
 import uuid
 from pathlib import Path
@@ -66,8 +67,14 @@ async def test_both_paths_deliver_the_same_bytes(
             await (await viewer.subscribe("{ ü }", operation_id="e")).end()
             await viewer.send({"type": "ping", "payload": {"ü": [1]}})
         for operation_id in ("q", "e"):
-            assert framed.operations[operation_id].frames == plain.operations[operation_id].frames
+            assert _without_budget(framed, operation_id) == _without_budget(plain, operation_id)
         assert await framed.pongs.get() == await plain.pongs.get()
+
+
+def _without_budget(viewer: Viewer, operation_id: str) -> list[str]:
+    """Frames of an operation, but for what is left to spend: each operation spends some of it."""
+    frames = viewer.operations[operation_id].frames
+    return [re.sub(r'"remaining":{[^}]*}', "", frame) for frame in frames]
 
 
 async def test_events_arrive_under_tls(embedded: Backend, tmp_path: Path) -> None:
