@@ -1,8 +1,10 @@
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 
+from remotegpu_core.database import migration
 
-class Migration(migrations.Migration):
+
+class Migration(migration.Migration):
     dependencies = [("remotegpu", "0013_quarantine_causes")]
 
     initial = False
