@@ -14,7 +14,7 @@ from remotegpu_core.states import CommandState
 from remotegpu_graphql.errors import RequestRefused
 from remotegpu_graphql.ids import encode_id, split_id
 from remotegpu_graphql.scalars import format_time
-from tests.core.services.allocations.hosts import POLICY, answer, carry_out, waiting
+from tests.core.services.allocations.hosts import CLEAN_SURFACES, POLICY, answer, carry_out, waiting
 from tests.graphql_schema.asking import ask, data_of, following
 from tests.graphql_schema.contract import document
 from tests.graphql_schema.hosts import Host, make_host
@@ -123,13 +123,14 @@ async def test_from_asking_to_the_receipt(any_plane: ControlPlane) -> None:
         "verified": True,
         "items": [
             {
-                "surface": "home",
-                "action": "remove",
-                "found": 2,
-                "removed": 2,
+                "surface": item.surface,
+                "action": item.action,
+                "found": item.found,
+                "removed": item.removed,
                 "verified": True,
-                "detail": "made up",
+                "detail": item.detail,
             }
+            for item in CLEAN_SURFACES
         ],
     }
 
