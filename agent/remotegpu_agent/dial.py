@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -59,7 +59,7 @@ class Server:
     proxy: str | None = None
 
 
-def racing() -> dict[str, float]:
+def racing() -> dict[str, Any]:
     """What has a connection race the addresses of its name (RFC 8305).
 
     Only asyncio's own loop knows the option. The agent has no other one; tests run it on uvloop, too.
