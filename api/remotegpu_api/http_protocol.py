@@ -102,6 +102,10 @@ class HttpProtocol(HttpToolsProtocol):
             # What still comes is dropped unread, but not for ever.
             self._rest_timer = self.loop.call_later(REST_TIMEOUT, self.transport.close)
 
+    def send_400_response(self, msg: str) -> None:
+        # The parser fails too on what follows a request that was refused, after the end was sent.
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
     def handle_websocket_upgrade(self) -> None:
         if not self._is_refused:
             super().handle_websocket_upgrade()

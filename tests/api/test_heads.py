@@ -134,6 +134,17 @@ async def test_a_request_names_one_host(server: Server) -> None:
             assert answer.split(b" ", 2)[1] == str(status).encode(), (head, answer)
 
 
+async def test_what_cannot_be_parsed_after_a_refused_request_is_dropped(server: Server) -> None:
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    for head in (b"GET /livez HTTP/1.1\r\n\r\n", b""):
+        async with dialled(server) as (reader, writer):
+            writer.write(head + b"NO HTTP AT ALL\r\n\r\n")
+            answer = await rest(reader)
+            assert answer.count(b"HTTP/1.1 400 Bad Request\r\n") == 1, (head, answer)
+    assert faults == []
+
+
 async def test_a_body_that_is_too_long_is_refused_before_it_comes(server: Server) -> None:
     for path, length in ((b"/graphql", 300_000), (b"/sign-in", 5_000), (b"/graphql", 10**30)):
         async with dialled(server) as (reader, writer):

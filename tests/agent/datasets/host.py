@@ -123,9 +123,9 @@ def as_user(account: str, *command: str) -> "subprocess.CompletedProcess[str]":
 
 def traces(directory: StateDirectory) -> list[str]:
     """All that mounting changes on a host, by other means than the agent's."""
-    # Without the numbers, which are others each time.
+    # Without the numbers of mounts and devices: the kernel gives new ones to each FUSE mount.
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    found = [line.split(" ", 2)[2] for line in lines if str(ROOT) in line]
+    found = [line.split(" ", 3)[3] for line in lines if str(ROOT) in line]
     for root in ("/mnt", "/srv", "/run/remotegpu"):
         if not os.path.lexists(root):
             continue

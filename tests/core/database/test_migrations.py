@@ -36,7 +36,7 @@ async def main():
     database = Database(load_settings(database_url=sys.argv[1]))
     await database.open()
     try:
-        print(" ".join(await database.migrate()))
+        print("applied", *await database.migrate())
     finally:
         await database.close()
 
@@ -128,7 +128,9 @@ async def test_two_processes_that_migrate_at_once_apply_each_migration_once(
     outcomes = [await process.communicate() for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], outcomes
-    assert sorted(out.decode().split() for out, _ in outcomes) == [[], NAMES]
+    # What the one that waited says about it comes before.
+    lines = [out.decode().splitlines()[-1].split() for out, _ in outcomes]
+    assert sorted(lines) == [["applied"], ["applied", *NAMES]]
 
 
 async def test_a_migration_that_waits_for_another_says_so(postgres_url: str) -> None:
