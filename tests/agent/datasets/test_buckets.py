@@ -66,7 +66,7 @@ def test_a_bucket_is_seen_by_its_user_alone(directory: StateDirectory, endpoint:
     assert tool("stat", "-c", "%u %a", "/mnt/w/top").split() == [uid, "700"]
     for line in traces(directory):
         if " - fuse.s3fs " in line:
-            assert {"nosuid", "nodev"} <= set(line.split()[3].split(","))
+            assert {"nosuid", "nodev"} <= set(line.split()[2].split(","))
     # The key is in no command line, and in no file once the client has read it.
     for pid in clients_of("s3fs", ROOT / ADA / "m1"):
         assert SECRET.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
