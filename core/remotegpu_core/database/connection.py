@@ -16,7 +16,7 @@ from tortoise.context import TortoiseContext, set_global_context
 from tortoise.exceptions import BaseORMException, DBConnectionError
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
-from remotegpu_core.database import postgres_engine, sqlite_engine
+from remotegpu_core.database import former, postgres_engine, sqlite_engine
 from remotegpu_core.database.configuration import APP, tortoise_config
 from remotegpu_core.database.failures import DatabaseUnavailable, WriteHealth
 from remotegpu_core.errors import InvalidInput, Unavailable
@@ -87,7 +87,11 @@ class Database:
             raise
 
     async def migrate(self) -> list[str]:
-        """Bring the schema to today's shape and return the migrations that were applied."""
+        """Bring the schema to today's shape and return the migrations that were applied.
+
+        Raises:
+            InvalidInput: another version of RemoteGPU made the database.
+        """
         client = get_connection("default")
         applied: list[str] = []
 
@@ -97,14 +101,20 @@ class Database:
 
         async with self._one_at_a_time(client):
             executor = MigrationExecutor(client, self._config["apps"])
+            await former.adopt(executor)
             await executor.migrate(
                 [MigrationTarget(APP, "__latest__")], direction="forward", progress=progress
             )
         return applied
 
     async def pending_migrations(self) -> list[str]:
-        """Names of the migrations that are not applied yet."""
+        """Names of the migrations that are not applied yet.
+
+        Raises:
+            InvalidInput: another version of RemoteGPU made the database.
+        """
         executor = MigrationExecutor(get_connection("default"), self._config["apps"])
+        await former.check(executor)
         plan = await executor.plan([MigrationTarget(APP, "__latest__")])
         return [step.migration.name for step in plan]
 

@@ -6,7 +6,10 @@ from typing import Any, Final
 from tortoise import migrations
 from tortoise.indexes import Index
 from tortoise.migrations import operations as ops
+from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
+from tortoise.migrations.schema_editor.base import BaseSchemaEditor
 from tortoise.migrations.schema_generator.state import State
+from tortoise.models import Model
 
 
 class _WithoutReload(State):
@@ -14,6 +17,44 @@ class _WithoutReload(State):
 
     def reload_model(self, app_label: str, model_name: str) -> None:
         pass
+
+
+class CreateModel(ops.CreateModel):
+    """Tortoise's own, with the constraints of the model, which that one leaves out of the table."""
+
+    async def database_forward(
+        self,
+        app_label: str,
+        old_state: State,
+        new_state: State,
+        state_editor: BaseSchemaEditor | None = None,
+    ) -> None:
+        if state_editor is None:
+            return
+        model = new_state.apps.get_model(f"{app_label}.{self.name}")
+        inner = state_editor._get_inner_statements
+        lines = [
+            _constraint(state_editor, model, constraint)
+            for constraint in (self.options or {}).get("constraints", ())
+        ]
+        state_editor._get_inner_statements = lambda: [*inner(), *lines]  # type: ignore[method-assign]  # no other way in
+        try:
+            await state_editor.create_model(model)
+        finally:
+            state_editor._get_inner_statements = inner  # type: ignore[method-assign]
+
+
+def _constraint(
+    editor: BaseSchemaEditor, model: type[Model], constraint: CheckConstraint | UniqueConstraint
+) -> str:
+    if isinstance(constraint, CheckConstraint):
+        return editor.CHECK_CONSTRAINT_CREATE_TEMPLATE.format(
+            name=constraint.name, check=constraint.check
+        )
+    columns = editor._resolve_fields_to_columns(model, constraint.fields)
+    return editor.UNIQUE_CONSTRAINT_CREATE_TEMPLATE.format(
+        index_name=constraint.name, fields=", ".join(map(editor.quote, columns))
+    )
 
 
 class AddIndexes(ops.TortoiseOperation):

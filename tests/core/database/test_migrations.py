@@ -1,4 +1,3 @@
-import json
 import sys
 import uuid
 from asyncio import create_subprocess_exec
@@ -10,16 +9,15 @@ import pytest
 from tortoise.connection import get_connection
 from tortoise.migrations.autodetector import MigrationAutodetector
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+from tortoise.migrations.recorder import MigrationRecorder
 
 from remotegpu_core import migrations
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.configuration import APP
 from remotegpu_core.database.connection import _MIGRATION_LOCK, Database
-from remotegpu_core.database.transactions import transaction
-from remotegpu_core.models import Machine, MachineAddress, User, Version
-from remotegpu_core.services import quarantine
-from remotegpu_core.services.addresses.claims import arrange
-from remotegpu_core.services.addresses.quarantine import settle
+from remotegpu_core.database.former import BEGINNING, LAST_FORMER
+from remotegpu_core.errors import InvalidInput
+from remotegpu_core.models import Machine, User, Version
 from remotegpu_core.settings import Settings
 from tests.core.database.test_constraints import insert
 from tests.core.people import make_user
@@ -63,7 +61,7 @@ async def test_from_empty_and_then_nothing_is_left(empty_settings: Settings) -> 
         await database.close()
 
 
-@pytest.mark.parametrize("before", NAMES[1:-1])
+@pytest.mark.parametrize("before", NAMES[1:])
 async def test_from_versions_before_with_rows_in_them(
     empty_settings: Settings, before: str
 ) -> None:
@@ -165,138 +163,40 @@ async def test_a_pool_of_one_connection_can_migrate(empty_settings: Settings) ->
         await database.close()
 
 
-async def test_addresses_that_hosts_shared_before_they_were_compared(
-    empty_settings: Settings,
-) -> None:
-    """The oldest has it; nobody is taken out of service by an update."""
-    database = Database(empty_settings)
-    await database.open()
-    try:
-        executor = MigrationExecutor(get_connection("default"), database._config["apps"])
-        target = MigrationTarget(APP, NAMES[NAMES.index("0009_addresses") - 1])
-        await executor.migrate([target], direction="forward")
-        common = {"presence": "ONLINE", "health": "HEALTHY", "health_reasons": "[]", "epoch": 1}
-        ids = {name: uuid.uuid4() for name in ("younger", "older", "elsewhere", "retired", "new")}
-        for name, host, created_at in (
-            ("younger", ["10.0.0.7", "::ffff:8.8.8.8"], 3),
-            ("older", ["10.0.0.7", "8.8.8.8", "010.0.0.1", "fe80::1"], 2),
-            ("elsewhere", ["10.0.0.7"], 4),
-            ("retired", ["10.0.0.7"], 1),
-            ("new", None, 5),
-        ):
-            said = [{"address": address, "kind": "ADDITIONAL"} for address in host or []]
-            await insert(
-                "machine",
-                id=ids[name],
-                name=name,
-                name_key=name,
-                public_key="x" * 32,
-                lifecycle="RETIRED" if name == "retired" else "IN_SERVICE",
-                host="{}" if host is None else json.dumps({"hostname": name, "addresses": said}),
-                created_at=created_at,
-                **common,
-            )
-        await insert(
-            "machine_label", id=uuid.uuid4(), machine_id=ids["elsewhere"], key="site", value="north"
-        )
-        await database.migrate()
-        rows = await MachineAddress.all().order_by("address").select_related("machine")
-        found = {(row.machine.name, row.scope, row.address): row for row in rows}
-        assert {key: row.held for key, row in found.items()} == {
-            ("older", "site:", "10.0.0.7"): True,
-            ("older", "", "8.8.8.8"): True,
-            ("younger", "site:", "10.0.0.7"): False,
-            ("younger", "", "8.8.8.8"): False,
-            ("elsewhere", "site:north", "10.0.0.7"): True,
-        }
-        assert all(row.held is (row.accepted_at is None) for row in rows)
-        assert await settle() == 0
-        assert await Machine.filter(lifecycle="IN_SERVICE").count() == 4
-        # What hosts say again changes nothing.
-        for name in ("younger", "older"):
-            machine = await Machine.get(id=ids[name])
-            async with transaction():
-                assert await arrange(machine.id, machine.host) is False
-    finally:
-        await database.close()
+async def test_a_database_of_before_the_migrations_were_one(database: Database) -> None:
+    client = get_connection("default")
+    await client.execute_query("DELETE FROM tortoise_migrations WHERE name = '0002_rules'")
+    former = ["0002_constraints", "0016_pinned_hosts", LAST_FORMER]
+    recorder = MigrationRecorder(client)
+    for name in former:
+        await recorder.record_applied(APP, name)
+
+    assert await database.migrate() == NAMES[NAMES.index(BEGINNING[-1]) + 1 :]
+    assert await database.pending_migrations() == []
+    # Of one that had not all of them, and of a newer version, nothing is known.
+    for name in ("0016_pinned_hosts", "9999_of_tomorrow"):
+        await recorder.record_applied(APP, name)
+        for ask in (database.migrate, database.pending_migrations):
+            with pytest.raises(InvalidInput, match=f"it has the migration {name}, which"):
+                await ask()
+        await recorder.record_unapplied(APP, name)
+    assert await database.migrate() == []
 
 
-async def test_quarantines_from_before_they_had_causes(empty_settings: Settings) -> None:
-    """None ends by an update, and what was forgotten of a failed cleaning is quarantined again."""
-    database = Database(empty_settings)
-    await database.open()
-    try:
-        executor = MigrationExecutor(get_connection("default"), database._config["apps"])
-        target = MigrationTarget(APP, NAMES[NAMES.index("0013_quarantine_causes") - 1])
-        await executor.migrate([target], direction="forward")
-        user = await make_user("alice")
-        cloned = "Two hosts use this key: ..."
-        for name, lifecycle, reason, hold in (
-            ("dirty", "IN_SERVICE", None, None),
-            ("cleaning", "IN_SERVICE", None, None),
-            ("cloned", "QUARANTINED", cloned, cloned),
-            ("held", "IN_SERVICE", None, "The journal of commands is not the one ..."),
-            ("unknown", "QUARANTINED", "Somebody said so.", None),
-            ("retired", "RETIRED", None, cloned),
-        ):
-            machine_id = uuid.uuid4()
-            await insert(
-                "machine",
-                id=machine_id,
-                name=name,
-                name_key=name,
-                public_key="x" * 32,
-                presence="ONLINE",
-                health="HEALTHY",
-                health_reasons="[]",
-                epoch=1,
-                host="{}",
-                created_at=1,
-                lifecycle=lifecycle,
-                lifecycle_reason=reason,
-                command_hold=hold,
-            )
-            if name not in {"dirty", "cleaning"}:
-                continue
-            allocation_id = uuid.uuid4()
-            await insert(
-                "allocation",
-                id=allocation_id,
-                state="RECLAIMING",
-                user_id=user.id,
-                machine_id=machine_id,
-                whole_machine=True,
-                gpu_count=0,
-                queued=False,
-                starts_at=1,
-                ends_at=2,
-                generation=1,
-                created_at=1,
-            )
-            if name == "cleaning":
-                await insert(
-                    "command",
-                    id=uuid.uuid4(),
-                    machine_id=machine_id,
-                    sequence=1,
-                    kind="allocation.end",
-                    arguments="{}",
-                    deadline=9,
-                    allocation_id=allocation_id,
-                    generation=1,
-                    state="SENT",
-                    created_at=1,
-                )
-        await database.migrate()
-        rows = await Machine.all().order_by("name")
-        causes = await quarantine.causes_of([row.id for row in rows])
-        assert {row.name: (row.lifecycle, [c.code for c in causes[row.id]]) for row in rows} == {
-            "cleaning": ("IN_SERVICE", []),
-            "cloned": ("QUARANTINED", ["HOST_CLONED"]),
-            "dirty": ("QUARANTINED", ["CLEANING_FAILED"]),
-            "held": ("QUARANTINED", ["JOURNAL_UNKNOWN"]),
-            "retired": ("RETIRED", []),
-            "unknown": ("QUARANTINED", ["OTHER"]),
-        }
-    finally:
-        await database.close()
+async def test_every_constraint_that_a_model_names_is_in_the_database(database: Database) -> None:
+    assert database._context is not None
+    assert database._context.apps is not None
+    named = {
+        constraint.name
+        for model in database._context.apps[APP].values()
+        for constraint in model._meta.constraints
+    }
+    catalogue = (
+        "SELECT sql AS name FROM sqlite_master WHERE type = 'table'"
+        if database.is_sqlite
+        else "SELECT conname AS name FROM pg_constraint"
+    )
+    rows = await get_connection("default").execute_query_dict(catalogue)
+    found = "\n".join(str(row["name"]) for row in rows)
+    assert len(named) > 10
+    assert {name for name in named if name not in found} == set()
