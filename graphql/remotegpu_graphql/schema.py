@@ -22,6 +22,7 @@ from remotegpu_graphql.fleet.freeze import FreezeMutation, FreezeQuery
 from remotegpu_graphql.fleet.queries import FleetQuery
 from remotegpu_graphql.fleet.subscriptions import FleetSubscription
 from remotegpu_graphql.machines.addressing import AddressingMutation
+from remotegpu_graphql.machines.gpu_claims import GpuClaimsMutation
 from remotegpu_graphql.machines.maintenance import MaintenanceMutation
 from remotegpu_graphql.machines.mutations import MachinesMutation
 from remotegpu_graphql.machines.queries import MachinesQuery
@@ -72,6 +73,7 @@ MUTATIONS = (
     MachinesMutation,
     MaintenanceMutation,
     AddressingMutation,
+    GpuClaimsMutation,
     AllocationsMutation,
     DatasetsMutation,
     OperationsMutation,

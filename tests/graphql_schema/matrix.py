@@ -539,6 +539,14 @@ ROOT_FIELDS: Final[Mapping[str, Entry]] = {
         ),
         lambda _world, data: data["machine"] is not None,
     ),
+    "Mutation.assignGpu": Entry(
+        "mutation M($input: AssignGpuInput!) { assignGpu(input: $input) "
+        f"{{ gpu {{ id }} {_ERRORS} }} }}",
+        # Its host reports no such GPU: who may is told so.
+        {**ADMINS_WRITE, ADMIN: NOT_FOUND},
+        _input(lambda world, _caller: {"machineId": world.id("Machine"), "uuid": "GPU-none"}),
+        lambda _world, data: data["gpu"] is not None,
+    ),
     "Mutation.retireMachine": Entry(
         "mutation M($input: RetireMachineInput!) { retireMachine(input: $input) "
         f"{{ machine {{ id }} {_ERRORS} }} }}",

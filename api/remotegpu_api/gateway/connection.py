@@ -306,6 +306,7 @@ class AgentConnection:
             boot_id=hello.boot_id,
             # The key that was just checked: a re-enrolment may have replaced it since.
             public_key=bytes(machine.public_key),
+            address=self.source,
         )
         if connected is None:
             self.link.refuse(Revoked("This machine was removed; enrol the host again."))

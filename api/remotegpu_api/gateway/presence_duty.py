@@ -12,7 +12,7 @@ import structlog
 from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.database.failures import DATABASE_ERRORS
-from remotegpu_core.services import freeze, leases, presence, pruning, stamps
+from remotegpu_core.services import freeze, gpu_claims, leases, presence, pruning, stamps
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.clock_watch import ClockWatch
 from remotegpu_core.tasks import end, keep_running
@@ -119,6 +119,7 @@ class PresenceDuty:
     async def _sweep(self) -> bool:
         """What one replica does for all; whether anything moved."""
         moved = bool(await settle())
+        moved |= bool(await gpu_claims.settle())
         if await freeze.is_clock_doubted():
             # How long a machine has been silent is not known.
             return moved

@@ -60,7 +60,12 @@ class Machine(Model):
     accepted_epoch = fields.BigIntField(default=0, db_default=0)
     #: Why no command is sent until an admin accepts the host: see `services.journals`.
     command_hold = fields.CharField(max_length=500, null=True)
-
+    #: The address that its newest link came from, as the server saw it.
+    link_address = fields.CharField(max_length=45, null=True)
+    #: The hardware UUID that the host reports although another machine has it, and when an admin
+    #: allowed that.
+    claimed_hardware_uuid = fields.CharField(max_length=36, null=True)
+    hardware_accepted_at = fields.BigIntField(null=True)
     #: Starts that failed since the last one that succeeded, and why the newest of them did.
     failed_starts = fields.IntField(default=0, db_default=0)
     failed_start = fields.CharField(max_length=300, null=True)
@@ -89,7 +94,8 @@ class Gpu(Model):
     """A card in a machine.
 
     A UUID is on one machine at a time: unique among the rows that are not removed, by a partial
-    index of the migrations.
+    index of the migrations. What a second machine reports of it is a row that counts as removed and
+    has `claimed_at`, see `services.gpu_claims`.
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
@@ -107,6 +113,12 @@ class Gpu(Model):
     details: dict[str, Any] = fields.JSONField(default=dict)
     created_at = fields.BigIntField()
     removed_at = fields.BigIntField(null=True)
+    #: Since when its host reports it although another machine has it.
+    claimed_at = fields.BigIntField(null=True)
+    #: Since when another machine's equal claim keeps it out of use.
+    disputed_at = fields.BigIntField(null=True)
+    #: When an admin said that it is in this machine.
+    decided_at = fields.BigIntField(null=True)
 
     class Meta(Model.Meta):
         table = "gpu"

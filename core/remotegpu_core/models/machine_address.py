@@ -21,7 +21,8 @@ class MachineAddress(Model):
 
     One machine holds an address in a scope: unique among the rows that are `held`, by a partial
     index of the migrations. A machine that says it has another's has a row that is not held: it is
-    contested until that one gives it up, or an admin accepts that both have it.
+    contested until that one gives it up, or an admin accepts that both have it. Whose claim weighs
+    more decides which of the two holds it, see `services.addresses.disputes`.
     """
 
     id = fields.UUIDField(primary_key=True, default=new_id)

@@ -21,8 +21,9 @@ from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.secret import Kind, new_secret, secret_hash
 from remotegpu_core.services import audit, quarantine
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.hardware import meet
 from remotegpu_core.services.hosts import EXPECTED_JOURNAL
-from remotegpu_core.services.quarantine import HOLDING, CauseCode
+from remotegpu_core.services.quarantine import HOLDING
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.errors import InvalidValue
@@ -244,13 +245,7 @@ async def _redeemed_before(enrollment_id: uuid.UUID, enroll: Enroll) -> Machine:
 
 
 async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine:
-    hardware, equal = hardware_uuid(enroll.hardware_uuid), False
-    if hardware is not None:
-        # The key is what tells hosts apart: firmware may have one UUID for many of them.
-        others = Machine.filter(hardware_uuid=hardware)
-        if enrollment.machine_id is not None:
-            others = others.exclude(id=enrollment.machine_id)
-        equal = await others.exists()
+    hardware = hardware_uuid(enroll.hardware_uuid)
     version = clean_text(enroll.agent_version)
     await _check_key(enroll.public_key, enrollment.machine_id)
     if enrollment.replaces and enrollment.machine_id is not None:
@@ -262,7 +257,8 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
             )
         await _revoke_key(machine, enroll.public_key, now)
         machine.public_key = enroll.public_key
-        machine.hardware_uuid = None if equal else hardware
+        if machine.hardware_uuid != hardware:
+            machine.hardware_uuid = None
         machine.agent_version = version
         # A connection that the old key opened is over; its end will not be told under this epoch.
         machine.epoch += 1
@@ -291,14 +287,12 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
         if was_online:
             await record_change(machine.id, ChangeKind.PRESENCE_CHANGED)
         await quarantine.lift(machine.id, HOLDING, actor=machine_actor(machine.id))
-        if equal:
-            await _ask_for_consent(machine.id, hardware)
+        await meet(machine, hardware)
         return machine
     machine = await Machine.create(
         name=enrollment.machine_name,
         name_key=enrollment.machine_name.lower(),
         public_key=enroll.public_key,
-        hardware_uuid=None if equal else hardware,
         agent_version=version,
         lifecycle=Lifecycle.IN_SERVICE,
         created_at=now,
@@ -306,20 +300,8 @@ async def _register(enrollment: Enrollment, enroll: Enroll, now: int) -> Machine
     for key, value in enrollment.labels:
         await MachineLabel.create(machine=machine, key=key, value=value)
     await Enrollment.filter(id=enrollment.id).update(machine_id=machine.id)
-    if equal:
-        await _ask_for_consent(machine.id, hardware)
+    await meet(machine, hardware)
     return machine
-
-
-async def _ask_for_consent(machine_id: uuid.UUID, hardware: str | None) -> None:
-    """Keep a machine out of use whose hardware UUID another one has, until an admin allows it."""
-    await quarantine.add(
-        machine_id,
-        CauseCode.HARDWARE_CONFLICT,
-        f"Another machine has this host's hardware UUID {hardware}: the host was enrolled twice or "
-        "cloned, or the firmware of several hosts has one UUID.",
-        actor=machine_actor(machine_id),
-    )
 
 
 async def _check_key(public_key: bytes, machine_id: uuid.UUID | None) -> None:

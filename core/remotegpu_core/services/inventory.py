@@ -12,13 +12,14 @@ from remotegpu_core.actor import machine_actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import Gpu, Machine, Outcome
-from remotegpu_core.services import audit, quarantine
+from remotegpu_core.services import audit, gpu_claims, quarantine
 from remotegpu_core.services.addresses.claims import arrange
 from remotegpu_core.services.addresses.quarantine import judge
 from remotegpu_core.services.allocations.bookings import join_whole_machines
 from remotegpu_core.services.allocations.capacity import refusals
 from remotegpu_core.services.allocations.starts import told
 from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.hardware import meet
 from remotegpu_core.services.holdings import judge_holdings
 from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Health
@@ -49,8 +50,9 @@ async def apply_inventory(
 ) -> Applied:
     """Make the machine's rows what its host says, if `epoch` is still its newest connection.
 
-    GPUs and hardware UUIDs that another machine has are left out and explained; the rest is
-    applied. Addresses that another one has quarantine this one. `reasons` are further texts that make the machine DEGRADED.
+    GPUs that another machine has are claims (`services.gpu_claims`) and explained; the rest is
+    applied. Addresses that another one has, and its hardware UUID, quarantine this one. `reasons`
+    are further texts that make the machine DEGRADED.
     """
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(IntegrityError):
@@ -69,9 +71,8 @@ async def _apply(
         if machine is None or machine.epoch != epoch:
             return Applied(stale=True)
         host = msgspec.to_builtins(inventory.host)
-        hardware, refused = await _hardware(machine, inventory)
-        changed, conflicts = await _apply_gpus(machine, inventory.gpus, now)
-        refused += conflicts
+        hardware = await meet(machine, hardware_uuid(inventory.host.hardware_uuid))
+        changed, refused = await _apply_gpus(machine, inventory.gpus, now)
         failed_start = told(machine)
         remembered = [] if failed_start is None else [failed_start]
         health, why = _health(inventory, [*remembered, *reasons, *refused])
@@ -81,7 +82,6 @@ async def _apply(
             host=host,
             allocatable=not refusals(host, shared=False),
             shareable=not refusals(host, shared=True),
-            hardware_uuid=hardware,
             health=health,
             health_reasons=why,
             inventory_at=now,
@@ -113,18 +113,7 @@ async def _apply(
             await record_change(machine_id, ChangeKind.HEALTH_CHANGED)
         if changed:
             await join_whole_machines(machine_id)
-    return Applied(refused=refused)
-
-
-async def _hardware(machine: Machine, inventory: Inventory) -> tuple[str | None, list[str]]:
-    reported = hardware_uuid(inventory.host.hardware_uuid)
-    if reported is None or reported == machine.hardware_uuid:
-        return machine.hardware_uuid, []
-    if await Machine.filter(hardware_uuid=reported).exclude(id=machine.id).exists():
-        return machine.hardware_uuid, [
-            f"Hardware UUID {reported} is registered as another machine: cloned, or enrolled twice?"
-        ]
-    return reported, []
+    return Applied(refused=refused if hardware is None else [hardware, *refused])
 
 
 async def _apply_gpus(
@@ -145,12 +134,7 @@ async def _apply_gpus(
             conflicts.append(f"GPU {gpu.uuid} is reported twice.")
             continue
         seen.add(gpu.uuid)
-        if gpu.uuid in taken:
-            conflicts.append(
-                f"GPU {gpu.uuid} is registered in another machine: it is counted here once that "
-                "machine reports without it, or is retired."
-            )
-            continue
+        row = known.get(gpu.uuid)
         values = {
             "index": gpu.index,
             "model": gpu.model,
@@ -159,8 +143,16 @@ async def _apply_gpus(
             "health_reason": gpu.health_reason,
             "details": msgspec.to_builtins(gpu),
             "removed_at": None,
+            "claimed_at": None,
         }
-        row = known.get(gpu.uuid)
+        if gpu.uuid in taken:
+            conflicts.append(gpu_claims.claimed(gpu.uuid))
+            claimed_at = now if row is None or row.claimed_at is None else row.claimed_at
+            removed_at = now if row is None or row.removed_at is None else row.removed_at
+            values |= {"claimed_at": claimed_at, "removed_at": removed_at}
+        elif row is not None and row.disputed_at is not None:
+            conflicts.append(gpu_claims.disputed(gpu.uuid))
+            del values["health"], values["health_reason"]
         if row is None:
             await Gpu.create(machine_id=machine.id, uuid=gpu.uuid, created_at=now, **values)
             changed = True
@@ -169,8 +161,11 @@ async def _apply_gpus(
             changed = True
     gone = [row.id for uuid_, row in known.items() if uuid_ not in seen and row.removed_at is None]
     if gone:
-        await Gpu.filter(id__in=gone).update(removed_at=now)
+        await Gpu.filter(id__in=gone).update(removed_at=now, disputed_at=None, decided_at=None)
         changed = True
+    given_up = [uuid_ for uuid_, row in known.items() if uuid_ not in seen and row.claimed_at]
+    if given_up:
+        await Gpu.filter(machine_id=machine.id, uuid__in=given_up).update(claimed_at=None)
     return changed, conflicts
 
 

@@ -42,12 +42,13 @@ async def connect(
     agent_version: str,
     boot_id: str,
     public_key: bytes | None = None,
+    address: str | None = None,
 ) -> Connected | None:
     """Give the machine's new connection its epoch, the next one; None when it was removed.
 
     Whatever older connections still say is void from this commit on. With `public_key`, the key
     that the connection was verified by, None also when the machine has another one by now: it may
-    have been enrolled anew since.
+    have been enrolled anew since. `address` is where the connection came from.
     """
     async with transaction():
         machine = await Machine.filter(id=machine_id).select_for_update().get_or_none()
@@ -61,6 +62,7 @@ async def connect(
         machine.replica_id = replica_id
         machine.presence = Presence.ONLINE
         machine.agent_version = agent_version
+        machine.link_address = address
         machine.last_seen_at = now_ms()
         await machine.save(
             update_fields=[
@@ -68,6 +70,7 @@ async def connect(
                 "replica_id",
                 "presence",
                 "agent_version",
+                "link_address",
                 "boot_id",
                 "former_boot_ids",
                 "last_seen_at",

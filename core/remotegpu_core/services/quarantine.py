@@ -90,8 +90,9 @@ _ANSWERS: Final[Mapping[CauseCode, _Answer]] = {
         by_override=True,
     ),
     CauseCode.ADDRESS_CONFLICT: _Answer(
-        "Give the host another address, or the label 'site' if it is elsewhere, or take the address "
-        "from the other machine; or call acceptMachineAddresses if both are to have it."
+        "Give the host another address, or the label 'site' if it is elsewhere; or say whose it is "
+        "with setMachineAddresses and takeOver, or call acceptMachineAddresses if both are to have "
+        "it."
     ),
     CauseCode.CLEANING_FAILED: _Answer(
         "Mend what kept it from being cleaned and call retryReclaim, or clean it by hand and call "

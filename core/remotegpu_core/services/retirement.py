@@ -48,10 +48,14 @@ async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
             lifecycle=Lifecycle.RETIRED,
             lifecycle_reason=None,
             hardware_uuid=None,
+            claimed_hardware_uuid=None,
             # Whatever its link still says is void.
             epoch=F("epoch") + 1,
         )
         await Gpu.filter(machine_id=machine_id, removed_at=None).update(removed_at=now_ms())
+        await Gpu.filter(machine_id=machine_id).update(
+            claimed_at=None, disputed_at=None, decided_at=None
+        )
         await claims.give_up(machine_id)
         await audit.record(
             actor,

@@ -34,6 +34,11 @@ class SetMachineAddressesInput:
         description="Those that admins gave it before and that are not here go.",
         metadata=items(0, MAX_GIVEN),
     )
+    take_over: bool = strawberry.field(
+        default=False,
+        description="Whether to take those that another machine's host says it has. That machine is "
+        "quarantined with ADDRESS_CONFLICT until its host says so no more.",
+    )
 
 
 @strawberry.type(description="Of setMachineAddresses.")
@@ -63,7 +68,7 @@ class AddressingMutation:
     @mutation(
         "Give a machine these addresses beside those that its agent reports, and no others; of one "
         "that the agent reports too, this kind counts. CONFLICT when another machine has one in "
-        "the same scope.",
+        "the same scope, unless takeOver is set and only that machine's host says so.",
         access=Access.ADMIN,
     )
     async def set_machine_addresses(
@@ -75,13 +80,14 @@ class AddressingMutation:
             info.context.actor,
             decode_id(input.machine_id, "Machine", field="machineId"),
             [(given.address, given.kind) for given in input.addresses],
+            take_over=input.take_over,
         )
         await info.context.nudge()
         return SetMachineAddressesPayload(machine=Machine.of(machine))
 
     @mutation(
-        "Accept that a machine has addresses which another one has too; when none is left that was "
-        "not accepted, its quarantine for them ends. That holds until it reports without them, or "
+        "Accept that a machine has addresses which another one has, or claims, too; when none is left "
+        "that was not accepted, the quarantine of both for them ends. That holds until it reports without them, or "
         "goes to another site.",
         access=Access.ADMIN,
     )

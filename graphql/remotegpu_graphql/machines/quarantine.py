@@ -26,8 +26,8 @@ graph_enum(
         "JOURNAL_AHEAD": "Its agent has told more than the database knows: the database was "
         "restored from a backup.",
         "RECORDS_DAMAGED": "Its agent cannot read its record of what was given to whom.",
-        "HARDWARE_CONFLICT": "When it was enrolled, another machine had its hardware UUID.",
-        "ADDRESS_CONFLICT": "Another machine has an address of it.",
+        "HARDWARE_CONFLICT": "Another machine has the hardware UUID of its host, and no admin has allowed that.",
+        "ADDRESS_CONFLICT": "Another machine has, or says that it has, an address of it.",
         "CLEANING_FAILED": "An allocation on it could not be proven clean.",
         "STARTS_FAILED": "Several starts of allocations failed in a row.",
         "OTHER": "It was quarantined before causes were kept.",

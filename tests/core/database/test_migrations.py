@@ -171,7 +171,8 @@ async def test_a_database_of_before_the_migrations_were_one(database: Database) 
     for name in former:
         await recorder.record_applied(APP, name)
 
-    assert await database.migrate() == NAMES[NAMES.index(BEGINNING[-1]) + 1 :]
+    assert await database.migrate() == []
+    assert BEGINNING[-1] in {key.name for key in await recorder.applied_migrations()}
     assert await database.pending_migrations() == []
     # Of one that had not all of them, and of a newer version, nothing is known.
     for name in ("0016_pinned_hosts", "9999_of_tomorrow"):

@@ -5,11 +5,20 @@ import uuid
 import pytest
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.models import AuditEvent, Gpu, Machine, MachineChange, Outcome
-from remotegpu_core.services import hosts
+from remotegpu_core.models import (
+    AuditEvent,
+    Gpu,
+    Machine,
+    MachineChange,
+    Outcome,
+    QuarantineCause,
+)
+from remotegpu_core.services import hosts, retirement
 from remotegpu_core.services import inventory as service
+from remotegpu_core.services.allocations.override import override_quarantine
 from remotegpu_core.services.inventory import Applied, apply_inventory
 from remotegpu_core.services.presence import connect
+from remotegpu_core.services.quarantine import CauseCode
 from remotegpu_core.states import Health, Lifecycle
 from remotegpu_protocol.inventory import DriverState, GpuHealth, Inventory
 from tests.core.hosts import REPLICA, gpu, inventory, make_machine, make_online
@@ -247,14 +256,32 @@ async def test_a_gpu_that_is_reported_twice() -> None:
     assert await present(machine) == ["GPU-1"]
 
 
-async def test_hardware_of_another_machine_is_explained_and_ones_own_kept() -> None:
-    await make_machine(hardware_uuid=HARDWARE)
+async def test_hardware_of_another_machine_needs_consent_once(admin: Actor) -> None:
+    other = await make_machine(hardware_uuid=HARDWARE)
     machine, epoch = await make_online()
-    applied = await apply_inventory(machine.id, epoch, inventory(gpu(), hardware_uuid=HARDWARE))
-    assert f"Hardware UUID {HARDWARE} is registered as another machine" in applied.refused[0]
-    row = await Machine.get(id=machine.id)
-    assert (row.hardware_uuid, row.health) == (None, Health.DEGRADED)
+    said = inventory(gpu(), hardware_uuid=HARDWARE)
+
+    async def report() -> tuple[list[str], Lifecycle, str | None]:
+        applied = await apply_inventory(machine.id, epoch, said)
+        row = await Machine.get(id=machine.id)
+        return applied.refused, row.lifecycle, row.hardware_uuid
+
+    for _ in range(2):
+        (refused,), state, hardware = await report()
+        assert f"has this host's hardware UUID {HARDWARE}" in refused
+        assert (state, hardware) == (Lifecycle.QUARANTINED, None)
     assert await present(machine) == ["GPU-1"]
+    assert (await QuarantineCause.get()).code == CauseCode.HARDWARE_CONFLICT
+    await override_quarantine(admin, machine.id, "blades")
+    assert await report() == ([], Lifecycle.IN_SERVICE, None)
+    # It was for that UUID, and is not needed when the other machine is gone.
+    said = inventory(gpu(), hardware_uuid=HARDWARE.replace("4", "5"))
+    await make_machine(hardware_uuid=HARDWARE.replace("4", "5"))
+    assert (await report())[1] is Lifecycle.QUARANTINED
+    said = inventory(gpu(), hardware_uuid=HARDWARE)
+    assert (await report())[1] is Lifecycle.QUARANTINED
+    await retirement.retire(admin, other.id)
+    assert await report() == ([], Lifecycle.IN_SERVICE, HARDWARE)
 
 
 async def test_two_machines_race_for_one_hardware_uuid() -> None:

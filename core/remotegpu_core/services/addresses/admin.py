@@ -11,7 +11,8 @@ from remotegpu_core.models import AddressSource, Machine, MachineAddress
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.addresses.claims import arrange, holders
-from remotegpu_core.services.addresses.quarantine import contested, judge, whose
+from remotegpu_core.services.addresses.disputes import claims_against
+from remotegpu_core.services.addresses.quarantine import contested, judge, settle, whose
 from remotegpu_core.services.addresses.scope import Said, describe, scope_of, site_of
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.states import Lifecycle
@@ -27,11 +28,16 @@ _MAX_REASON = 500
 
 
 async def set_addresses(
-    actor: Actor, machine_id: uuid.UUID, addresses: Sequence[tuple[str, AddressKind]]
+    actor: Actor,
+    machine_id: uuid.UUID,
+    addresses: Sequence[tuple[str, AddressKind]],
+    *,
+    take_over: bool = False,
 ) -> Machine:
     """Give a machine these addresses beside those that its agent reports, and no others.
 
-    Of one that the agent reports too, this kind counts.
+    Of one that the agent reports too, this kind counts. With `take_over`, also such as another
+    machine's host says that it has: that machine is quarantined then.
 
     Raises:
         InvalidInput: one is not an address, or not one that others reach a host by, or comes twice.
@@ -48,10 +54,18 @@ async def set_addresses(
         for position, said in enumerate(given):
             scope = scope_of(said.address, site)
             holder = taken.get((scope, str(said.address)))
-            if holder is not None and holder.machine_id != machine_id:
+            if holder is None or holder.machine_id == machine_id:
+                continue
+            is_given = holder.source is AddressSource.ADMIN
+            if is_given or not take_over:
+                way = (
+                    "take it from that one first"
+                    if is_given
+                    else "its host says so. If that is wrong, set takeOver"
+                )
                 raise Conflict(
                     f"{said.address} is the address of the machine {holder.machine.name!r} "
-                    f"{describe(scope)}: take it from that one first.",
+                    f"{describe(scope)}: {way}.",
                     field=["addresses", str(position), "address"],
                 )
         changed = await arrange(machine_id, machine.host, given=given)
@@ -68,13 +82,16 @@ async def set_addresses(
         if changed:
             await judge(machine_id, actor)
             await record_change(machine_id, ChangeKind.CONFIGURATION_CHANGED)
+    if take_over:
+        await settle()
     return await Machine.get(id=machine_id)
 
 
 async def accept_addresses(
     actor: Actor, machine_id: uuid.UUID, addresses: Collection[str], reason: str
 ) -> Machine:
-    """Let a machine be used although another one has these addresses of its.
+    """Let a machine be used although another one has these addresses of its, or says so: either of
+    the two may be named, and both are used then.
 
     That holds until it reports without them, or goes to another site.
 
@@ -92,7 +109,8 @@ async def accept_addresses(
     async with transaction():
         machine = await _locked(machine_id)
         await lock(Topic.MACHINE_CHANGES)
-        rows = {row.address: row for row in await contested(machine_id)}
+        rows = {one.claim.address: one.claim for one in await claims_against(machine_id)}
+        rows |= {row.address: row for row in await contested(machine_id)}
         chosen: dict[uuid.UUID, MachineAddress] = {}
         for position, text in enumerate(addresses):
             row = rows.get(str(parse_address(text)))
@@ -118,6 +136,8 @@ async def accept_addresses(
         )
         await judge(machine_id, actor)
         await record_change(machine_id, ChangeKind.CONFIGURATION_CHANGED)
+    # The other machine of the dispute.
+    await settle()
     return await Machine.get(id=machine_id)
 
 

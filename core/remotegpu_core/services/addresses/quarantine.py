@@ -8,19 +8,21 @@ from tortoise.connection import get_connection
 
 from remotegpu_core.actor import SYSTEM, Actor
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.models import Machine, MachineAddress
+from remotegpu_core.models import Machine, MachineAddress, QuarantineCause
 from remotegpu_core.services import quarantine
 from remotegpu_core.services.addresses.claims import holders, rearrange
+from remotegpu_core.services.addresses.disputes import Dispute, all_disputes, claims_against
 from remotegpu_core.services.addresses.scope import describe
 from remotegpu_core.services.changes import ChangeKind, record_change
 from remotegpu_core.services.quarantine import CauseCode
+from remotegpu_core.versions import Topic, lock
 
 #: Whose they are is not for everybody who sees the machine: admins are told in the graph and in the
 #: audit trail.
-_REASON: Final = "Another machine has an address of this one:"
+_REASON: Final = "Another machine has, or says that it has, an address of this one:"
 _WAYS_OUT: Final = (
-    "Give the host another address, or the label 'site' if it is elsewhere; or accept that both "
-    "have it."
+    "Give one host another address, or the label 'site' if it is elsewhere; say whose it is, or "
+    "accept that both have it."
 )
 #: Addresses that a reason names.
 _NAMED: Final = 4
@@ -53,24 +55,33 @@ async def judge(machine_id: uuid.UUID, actor: Actor) -> bool:
     """Quarantine a machine for its addresses, or end that, within the current transaction, which
     has locked its row; whether anything changed. `actor` is who caused it."""
     rows = await contested(machine_id)
-    if not rows:
+    against = [one for one in await claims_against(machine_id) if one.is_equal]
+    if not rows and not against:
         return bool(await quarantine.lift(machine_id, [CauseCode.ADDRESS_CONFLICT], actor=actor))
+    claimed = {
+        one.holder.address: f"{one.claim.machine.name!r} claims it {describe(one.holder.scope)}"
+        for one in against[:_TOLD]
+    }
     return await quarantine.add(
         machine_id,
         CauseCode.ADDRESS_CONFLICT,
-        _reason(rows),
+        _reason(sorted({*(row.address for row in rows), *(one.holder.address for one in against)})),
         actor=actor,
-        details=await whose(rows),
+        details={**await whose(rows), **claimed},
     )
 
 
 async def settle() -> int:
-    """Give addresses that were given up to who waits for them, and return how many machines changed.
+    """Give contested addresses to those who are to have them, and those that were given up to those
+    who wait for them; return how many machines changed.
 
-    Called every few seconds by one replica: who gives an address up changes no other machine.
+    Called every few seconds by one replica: an inventory changes no other machine.
     """
-    found = await get_connection("default").execute_query_dict(_UNSETTLED)
     changed = 0
+    for dispute in await all_disputes():
+        if dispute.is_over:
+            changed += await _hand_over(dispute)
+    found = await get_connection("default").execute_query_dict(_UNSETTLED)
     for row in found:
         async with transaction():
             machine_id = uuid.UUID(str(row["id"]))
@@ -81,12 +92,47 @@ async def settle() -> int:
             if moved:
                 await record_change(machine_id, ChangeKind.INVENTORY_CHANGED)
             changed += await judge(machine_id, SYSTEM) or moved
+    return changed + await _judge_all()
+
+
+async def _hand_over(dispute: Dispute) -> int:
+    ids = [dispute.holder.machine_id, dispute.claim.machine_id]
+    async with transaction():
+        # In one order, and before the counter, as everything that changes addresses.
+        await Machine.filter(id__in=ids).order_by("id").select_for_update()
+        await lock(Topic.MACHINE_CHANGES)
+        now = [one for one in await claims_against(ids[0]) if one.claim.id == dispute.claim.id]
+        if not now or not now[0].is_over:
+            return 0
+        for row, held in ((dispute.holder, False), (dispute.claim, True)):
+            await MachineAddress.filter(id=row.id).update(
+                held=held, accepted_at=None, accepted_reason=None
+            )
+        for machine_id in ids:
+            await record_change(machine_id, ChangeKind.INVENTORY_CHANGED)
+            await judge(machine_id, SYSTEM)
+    return len(ids)
+
+
+async def _judge_all() -> int:
+    """Bring quarantines in step with the disputes that there are."""
+    disputes = await all_disputes()
+    wanted = {one.claim.machine_id for one in disputes}
+    wanted |= {one.holder.machine_id for one in disputes if one.is_equal}
+    causes = await QuarantineCause.filter(code=CauseCode.ADDRESS_CONFLICT)
+    there = {cause.machine_id for cause in causes}
+    changed = 0
+    for machine_id in sorted(wanted ^ there):
+        async with transaction():
+            if await Machine.filter(id=machine_id).select_for_update().exists():
+                await lock(Topic.MACHINE_CHANGES)
+                changed += await judge(machine_id, SYSTEM)
     return changed
 
 
-def _reason(rows: Sequence[MachineAddress]) -> str:
-    named = ", ".join(row.address for row in rows[:_NAMED])
-    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+def _reason(addresses: Sequence[str]) -> str:
+    named = ", ".join(addresses[:_NAMED])
+    more = f" and {len(addresses) - _NAMED} more" if len(addresses) > _NAMED else ""
     return f"{_REASON} {named}{more}. {_WAYS_OUT}"
 
 

@@ -5,7 +5,7 @@ import uuid
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict, InvalidInput
 from remotegpu_core.models import Allocation, Command, Machine
-from remotegpu_core.services import audit, commands, quarantine
+from remotegpu_core.services import audit, commands, hardware, quarantine
 from remotegpu_core.services.access import visible_machine
 from remotegpu_core.services.allocations.outcomes import override_cleaning
 from remotegpu_core.services.allocations.starts import put_on_probation
@@ -50,6 +50,7 @@ async def override_quarantine(actor: Actor, machine_id: uuid.UUID, reason: str) 
         for allocation in unclean:
             await override_cleaning(actor, allocation, why)
         await quarantine.lift(machine_id, OVERRIDABLE, actor=actor)
+        await hardware.accept(machine)
         await put_on_probation(machine_id)
         await audit.record(
             actor,

@@ -1,6 +1,8 @@
 """What hosts say of their addresses, and what becomes of it."""
 
+from remotegpu_core.clock import now_ms
 from remotegpu_core.models import AuditEvent, Machine, MachineAddress
+from remotegpu_core.services.claims import ESTABLISHED_AFTER
 from remotegpu_core.services.inventory import Applied, apply_inventory
 from remotegpu_core.states import Lifecycle
 from remotegpu_protocol.inventory import Address, AddressKind
@@ -19,6 +21,12 @@ async def report(machine: Machine, *addresses: str | Address) -> Applied:
         for address in addresses
     ]
     return await apply_inventory(machine.id, row.epoch, inventory(addresses=said))
+
+
+async def long_ago(machine: Machine) -> None:
+    """Have the machine's addresses be its own for long before anything that comes now."""
+    before = now_ms() - ESTABLISHED_AFTER - 1000
+    await MachineAddress.filter(machine_id=machine.id).update(created_at=before)
 
 
 async def held(machine: Machine) -> list[str]:

@@ -163,8 +163,8 @@ async def test_only_what_is_contested_is_accepted(admin: Actor) -> None:
             await accept_addresses(admin, second.id, addresses, "so be it")
         assert refused.value.field == ["addresses", str(len(addresses) - 1)]
     with pytest.raises(NotFound):
-        # What it holds itself.
-        await accept_addresses(admin, first.id, ["10.0.0.7"], "so be it")
+        # What nothing contests.
+        await accept_addresses(admin, first.id, ["10.0.0.9"], "so be it")
     for addresses, why in ((["10.0.0.7"], ""), (["10.0.0.7"], "x" * 501), ([], "so be it")):
         with pytest.raises(InvalidInput):
             await accept_addresses(admin, second.id, addresses, why)

@@ -1,0 +1,207 @@
+"""GPUs that two machines' hosts report, and who has them.
+
+One machine has a GPU. What another one reports of it is a claim: a row that counts as removed. A claim
+against one that is established changes nothing for that; of two that are equal, neither may use the
+GPU until an admin decides, or one of the hosts reports without it.
+"""
+
+import uuid
+from collections.abc import Iterable
+from typing import Any, Final
+
+from remotegpu_core.actor import SYSTEM, Actor
+from remotegpu_core.clock import now_ms
+from remotegpu_core.database.transactions import transaction
+from remotegpu_core.errors import Conflict, NotFound
+from remotegpu_core.models import Booking, Gpu, Machine, Outcome
+from remotegpu_core.services import audit
+from remotegpu_core.services.access import visible_machine
+from remotegpu_core.services.allocations.bookings import join_whole_machines
+from remotegpu_core.services.changes import ChangeKind, record_change
+from remotegpu_core.services.claims import Standing, is_established
+from remotegpu_core.states import Health
+from remotegpu_protocol.grammar import clean_text, shorten
+
+#: Claims that are looked at in one go.
+_AT_ONCE: Final = 500
+
+_DISPUTED: Final = (
+    "Another machine reports this GPU too. It is not given to anybody until an admin says which one "
+    "has it (assignGpu), or one of the two reports without it."
+)
+
+
+def disputed(gpu_uuid: str) -> str:
+    """As it stands in the reasons of a machine's health."""
+    return f"GPU {gpu_uuid}: {_DISPUTED}"
+
+
+def claimed(gpu_uuid: str) -> str:
+    """As it stands in the reasons of the health of the machine that does not have it."""
+    return (
+        f"GPU {gpu_uuid} is registered in another machine: it is counted here once that machine "
+        "reports without it or is retired, or an admin says that it is here (assignGpu)."
+    )
+
+
+def told_health(row: Gpu) -> dict[str, Any]:
+    """The health of a GPU: as its host reports it, but for one that two machines report."""
+    if row.disputed_at is not None:
+        return {"health": Health.UNHEALTHY, "health_reason": _DISPUTED}
+    return {
+        "health": Health(row.details.get("health", Health.HEALTHY)),
+        "health_reason": row.details.get("health_reason"),
+    }
+
+
+async def settle() -> int:
+    """Have claims and those who have the GPU agree, and return how many GPUs changed.
+
+    Called every few seconds by one replica: an inventory changes no other machine.
+    """
+    changed = 0
+    for gpu_uuid in await _to_settle():
+        rows = await Gpu.filter(uuid=gpu_uuid)
+        async with transaction():
+            await _lock(row.machine_id for row in rows)
+            changed += await _settle(gpu_uuid)
+    return changed
+
+
+async def assign(actor: Actor, machine_id: uuid.UUID, gpu_uuid: str) -> Gpu:
+    """Say that a GPU is in this machine, whatever others report; admins only.
+
+    Raises:
+        NotFound: the machine's host does not report it.
+        Conflict: an allocation has it, or has booked it, in the machine that has it until now.
+    """
+    actor.require_admin()
+    await visible_machine(actor, machine_id, field="machineId")
+    known = [row.machine_id for row in await Gpu.filter(uuid=gpu_uuid)]
+    async with transaction():
+        machines = await _lock([*known, machine_id])
+        rows = await _reported(gpu_uuid)
+        chosen = next((row for row in rows if row.machine_id == machine_id), None)
+        if chosen is None:
+            raise NotFound(
+                f"The host of this machine reports no GPU {shorten(clean_text(gpu_uuid))!r}.",
+                field="uuid",
+            )
+        holder = next((row for row in rows if row.removed_at is None), None)
+        if holder is not None and holder.id != chosen.id:
+            if await Booking.filter(gpu_id=holder.id, held=True).exists():
+                raise Conflict(
+                    f"An allocation has this GPU, or has booked it, in the machine "
+                    f"{machines[holder.machine_id].name!r}: release it first.",
+                    field="uuid",
+                )
+            await _demote(holder)
+        if chosen.removed_at is not None:
+            await _promote(chosen)
+        await Gpu.filter(id=chosen.id).update(decided_at=now_ms())
+        await audit.record(
+            actor,
+            "assignGpu",
+            target=("Machine", machine_id),
+            details={
+                "machine": machines[machine_id].name,
+                "gpu": gpu_uuid,
+                "before": machines[holder.machine_id].name if holder is not None else "",
+            },
+        )
+        await _settle(gpu_uuid)
+    return await Gpu.get(id=chosen.id)
+
+
+async def _to_settle() -> list[str]:
+    claimed = Gpu.filter(claimed_at__not_isnull=True).order_by("uuid").limit(_AT_ONCE)
+    disputes = Gpu.filter(disputed_at__not_isnull=True).order_by("uuid").limit(_AT_ONCE)
+    return sorted({row.uuid for row in (*await claimed, *await disputes)})
+
+
+async def _lock(machine_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Machine]:
+    """In one order, so that two that lock several do not wait for one another."""
+    rows = Machine.filter(id__in=list(set(machine_ids))).order_by("id").select_for_update()
+    return {row.id: row for row in await rows}
+
+
+async def _reported(gpu_uuid: str) -> list[Gpu]:
+    rows = await Gpu.filter(uuid=gpu_uuid).order_by("id")
+    return [row for row in rows if row.removed_at is None or row.claimed_at is not None]
+
+
+async def _settle(gpu_uuid: str) -> int:
+    """The machines are locked."""
+    rows = await _reported(gpu_uuid)
+    holder = next((row for row in rows if row.removed_at is None), None)
+    claims = [row for row in rows if row.claimed_at is not None]
+    if holder is None:
+        if not claims:
+            return 0
+        holder, *claims = sorted(claims, key=lambda row: (row.decided_at is None, row.claimed_at))
+        await _promote(holder)
+        holder = await Gpu.get(id=holder.id)
+        changed = 1
+    else:
+        changed = 0
+    is_disputed = bool(claims) and _standing(holder, claims) is Standing.CLAIMED
+    if is_disputed is (holder.disputed_at is not None):
+        return changed
+    holder.disputed_at = now_ms() if is_disputed else None
+    values = told_health(holder)
+    await Gpu.filter(id=holder.id).update(disputed_at=holder.disputed_at, **values)
+    await _tell(holder.machine_id, disputed(gpu_uuid), is_so=is_disputed)
+    if is_disputed:
+        await audit.record(
+            SYSTEM,
+            "disputeGpu",
+            target=("Machine", holder.machine_id),
+            outcome=Outcome.FAILED,
+            details={"gpu": gpu_uuid},
+        )
+    await record_change(holder.machine_id, ChangeKind.INVENTORY_CHANGED)
+    return 1
+
+
+def _standing(holder: Gpu, claims: Iterable[Gpu]) -> Standing:
+    if holder.decided_at is not None:
+        return Standing.DECIDED
+    first = min(row.claimed_at for row in claims if row.claimed_at is not None)
+    if is_established(holder.created_at, first):
+        return Standing.ESTABLISHED
+    return Standing.CLAIMED
+
+
+async def _promote(row: Gpu) -> None:
+    row.claimed_at = row.removed_at = None
+    await Gpu.filter(id=row.id).update(claimed_at=None, removed_at=None, **told_health(row))
+    await _tell(row.machine_id, claimed(row.uuid), is_so=False)
+    await record_change(row.machine_id, ChangeKind.INVENTORY_CHANGED)
+    await join_whole_machines(row.machine_id)
+
+
+async def _demote(row: Gpu) -> None:
+    """Its host reports it still: that is a claim now."""
+    now = now_ms()
+    await Gpu.filter(id=row.id).update(
+        removed_at=now, claimed_at=now, disputed_at=None, decided_at=None
+    )
+    await _tell(row.machine_id, disputed(row.uuid), is_so=False)
+    await _tell(row.machine_id, claimed(row.uuid), is_so=True)
+    await record_change(row.machine_id, ChangeKind.INVENTORY_CHANGED)
+
+
+async def _tell(machine_id: uuid.UUID, text: str, *, is_so: bool) -> None:
+    """Among the reasons of its health until the machine's next inventory, which tells it again."""
+    machine = await Machine.get(id=machine_id)
+    if is_so is (text in machine.health_reasons):
+        return
+    reasons = [reason for reason in machine.health_reasons if reason != text]
+    health = machine.health
+    if is_so:
+        reasons.append(text)
+        health = Health.DEGRADED if health is Health.HEALTHY else health
+    elif not reasons and health is Health.DEGRADED:
+        health = Health.HEALTHY
+    await Machine.filter(id=machine_id).update(health=health, health_reasons=reasons)
+    await record_change(machine_id, ChangeKind.HEALTH_CHANGED)
