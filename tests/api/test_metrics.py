@@ -3,16 +3,23 @@
 import asyncio
 import time
 import uuid
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as ParsedSample
 
 from remotegpu_api.telemetry import Executions
+from remotegpu_api.web import prometheus
+from remotegpu_api.web.prometheus import MAX_SCRAPES
 from remotegpu_core.bus.samples import Sample
 from remotegpu_core.clock import now_ms
+from remotegpu_core.exposition.fleet import FleetText, Group, expose_fleet
 from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.codec import encode
 from remotegpu_protocol.inventory import DriverState, GpuInventory, HostInventory, Inventory
@@ -98,15 +105,20 @@ async def test_a_gpu_has_the_exporters_labels(any_server: Server) -> None:
         found = await told(server, host, link, sample(gpus=1, utilization=37.5))
     [gpu] = found.of(UTIL)
     assert gpu.value == 37.5
-    assert gpu.labels == {
+    measured = {
         "gpu": "4",
         "UUID": "GPU-0",
+        "Hostname": "node-a.example.org",
+        "machine": "gpu-01",
+    }
+    assert gpu.labels == measured
+    [info] = found.of("remotegpu_gpu_info")
+    assert info.value == 1
+    assert info.labels == measured | {
         "pci_bus_id": "00000000:1B:00.0",
         "device": "nvidia4",
         "modelName": 'NVIDIA "H100" \\ ☃',
-        "Hostname": "node-a.example.org",
         "DCGM_FI_DRIVER_VERSION": "570.86.15",
-        "machine": "gpu-01",
     }
     assert found.value("DCGM_FI_DEV_FB_USED") == 10 * 1024
     assert found.value("DCGM_FI_DEV_FB_FREE") == 70 * 1024
@@ -137,6 +149,98 @@ async def test_a_null_is_not_exposed_as_zero(server: Server) -> None:
         "DCGM_FI_DEV_GPU_TEMP",
     }
     assert {s.name for s in found.samples if s.name.startswith("node_")} == {"node_load1"}
+
+
+async def test_a_scrape_may_ask_for_a_part(server: Server) -> None:
+    admin = await server.sign_in()
+    hosts = [await enrolled(server, admin, f"gpu-{number}") for number in range(4)]
+    async with AsyncExitStack() as links:
+        for number, host in enumerate(hosts):
+            link = await links.enter_async_context(host.connected())
+            await link.send_inventory(inventory(f"GPU-{number}"))
+            said = sample(gpus=1, utilization=1)
+            said = replace(said, gpus=[replace(said.gpus[0], uuid=f"GPU-{number}")])
+            await told(server, host, link, said)
+
+        async def series(query: str, **headers: str) -> set[str]:
+            response = await server.http.get(f"/metrics?{query}", headers=headers)
+            assert response.status_code == 200, response.text
+            lines = [line for line in response.text.splitlines() if not line.startswith("#")]
+            # What the process says of itself changes from one scrape to the next.
+            lines = [line for line in lines if "remotegpu_sample_age" not in line]
+            found = {line.rsplit(" ", 1)[0] for line in lines}
+            assert len(found) == len(lines)
+            return found
+
+        whole = await series("")
+        parts = {name: await series(f"collect[]={name}") for name in Group}
+        assert set.union(*parts.values()) >= whole
+        assert sum(map(len, parts.values())) == len(set.union(*parts.values()))
+        assert {line.split("_")[0] for line in parts[Group.GPU]} == {"DCGM", "remotegpu"}
+        assert await series("collect[]=gpu&collect[]=host") == (
+            parts[Group.GPU] | parts[Group.HOST]
+        )
+        machines = {line for line in whole if 'machine="' in line}
+        shards = [await series(f"shard={number}&shards=3") for number in range(3)]
+        assert set.union(*shards) >= machines
+        assert sum(len(shard & machines) for shard in shards) == len(machines)
+        assert not any("process_" in line for line in shards[1] | shards[2])
+        # Compressed for those who take it, and for no others.
+        for accept in ("identity", "gzip;q=0, *", "br"):
+            answer = await server.http.get("/metrics", headers={"accept-encoding": accept})
+            assert ("content-encoding" in answer.headers) is False
+        for accept in ("gzip", "br;q=1, *;q=0.5"):
+            answer = await server.http.get("/metrics", headers={"accept-encoding": accept})
+            assert answer.headers["content-encoding"] == "gzip"
+            assert "DCGM_FI_DEV_GPU_UTIL" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("collect[]=cpu", "Unknown group 'cpu'"),
+        ("collect=gpu", "Unknown parameter 'collect'"),
+        ("shards=65", "shards is one whole number from 1 to 64; got '65'"),
+        ("shards=4", "shard is one whole number from 0 to 3; got none"),
+        ("shard=4&shards=4", "from 0 to 3; got '4'"),
+        ("shard=-1&shards=4", "got '-1'"),
+        ("shard=1", "from 0 to 0"),
+        ("shard=0&shard=1&shards=2", "one whole number"),
+    ],
+)
+async def test_an_unknown_part_is_explained(server: Server, query: str, said: str) -> None:
+    answer = await server.http.get(f"/metrics?{query}")
+    assert (answer.status_code, said in answer.text) == (400, True), answer.text
+
+
+async def test_scrapes_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, go_on = 0, asyncio.Event()
+
+    async def standing_still(*arguments: Any, **named: Any) -> FleetText:
+        nonlocal waiting
+        waiting += 1
+        await go_on.wait()
+        return await expose_fleet(*arguments, **named)
+
+    monkeypatch.setattr(prometheus, "expose_fleet", standing_still)
+    async with AsyncExitStack() as readers:
+        for _ in range(MAX_SCRAPES):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            readers.callback(writer.close)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: waiting == 1)
+
+        async def refused() -> bool:
+            try:
+                answer = await server.http.get("/metrics", timeout=0.2)
+            except httpx.TimeoutException:
+                return False
+            return (answer.status_code, answer.headers.get("retry-after")) == (503, "5")
+
+        await eventually(refused)
+        go_on.set()
+        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+    assert (await scrape(server)).value("remotegpu_agents_connected") == 0
 
 
 async def test_only_a_hosts_own_gpus_each_once(server: Server) -> None:

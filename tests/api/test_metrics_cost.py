@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 import uuid
+import zlib
 
 from remotegpu_core.bus.samples import Sample
 from remotegpu_core.clock import now_ms
@@ -48,18 +49,20 @@ async def test_a_large_scrape_leaves_the_loop_to_others(any_server: Server) -> N
     text = await expose_fleet(
         machines, held, replica_id=plane.replica_id, started_at=plane.started_at
     )
+    chunks = [chunk async for chunk in text.chunks]
     took = time.thread_time() - began
     done.set()
     await watching
     gc.unfreeze()
-    lines = b"".join(text.chunks).splitlines()
+    lines = b"".join(chunks).splitlines()
     series = [line for line in lines if not line.startswith(b"#")]
     gpu_series = [line for line in series if line.startswith(b"DCGM_")]
     assert len(gpu_series) == MACHINES * GPUS * len(GPU_FIELDS)
     assert len({line.rsplit(b" ", 1)[0] for line in series}) == len(series)
-    size = sum(map(len, text.chunks))
+    size = sum(map(len, chunks))
     print(  # noqa: T201 - shown by pytest -s, for whoever measures
-        f"{len(series)} series, {size / 1e6:.1f} MB, {took * 1000:.0f} ms in all, the loop was "
+        f"{len(series)} series, {size / 1e6:.1f} MB ({size / MACHINES / 1e3:.1f} kB a machine), "
+        f"{len(zlib.compress(b''.join(chunks), 1)) / MACHINES / 1e3:.1f} kB compressed, {took * 1000:.0f} ms in all, the loop was "
         f"held up for {longest * 1000:.1f} ms at most"
     )
     assert longest < LONGEST

@@ -176,12 +176,14 @@ async def test_values_units_and_staleness(embedded: Backend, tmp_path: Path) -> 
                     "instance": "gpu-01",
                     "machine": "gpu-01",
                     "gpu": first[0]["gpu"],
-                    "device": f"nvidia{first[0]['gpu']}",
                     "UUID": f"GPU-{first[0]['gpu']}",
-                    "modelName": "NVIDIA H100",
                     "Hostname": 'a "quoted" name',
-                    "DCGM_FI_DRIVER_VERSION": "570.86.15",
                 }
+                joined = f"{UTIL} * on (UUID) group_left (modelName) remotegpu_gpu_info"
+                model: dict[tuple[str, ...], float] = {
+                    (f"GPU-{index}", "NVIDIA H100"): 37.5 for index in (0, 1)
+                }
+                await prometheus.until(joined, model, "UUID", "modelName")
                 # As boards and rules for the exporters ask.
                 share = "DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE)"
                 await prometheus.until(share, {("0",): 0.125, ("1",): 0.125}, "gpu")

@@ -90,11 +90,9 @@ GPU_FIELDS: Final[tuple[Field[GpuMetrics], ...]] = (
         "Why clocks are held down: NVML's bit mask nvmlClocksEventReasons.",
         lambda gpu: gpu.throttle_reasons,
     ),
-    # DCGM's name for the same until version 3.3: rules that were written then must not fall silent.
-    Field(
-        "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
-        "gauge",
-        "The older name of DCGM_FI_DEV_CLOCKS_EVENT_REASONS.",
-        lambda gpu: gpu.throttle_reasons,
-    ),
+)
+
+#: What a GPU is: one series each, to be joined to the others.
+GPU_INFO_FIELDS: Final[tuple[Field[GpuMetrics], ...]] = (
+    Field("remotegpu_gpu_info", "gauge", "What the GPU is, in labels.", lambda _: 1),
 )

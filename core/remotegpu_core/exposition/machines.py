@@ -26,29 +26,37 @@ _AT_ONCE: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
+class GpuLabels:
+    """Ready `label_set`s: of what is measured, and of what the GPU is."""
+
+    measured: str
+    info: str
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRow:
-    """A machine and its newest sample. Labels are ready `label_set`s, those of GPUs by UUID."""
+    """A machine and its newest sample. `labels` is a ready `label_set`, those of GPUs are by UUID."""
 
     labels: str
-    gpu_labels: Mapping[str, str]
+    gpu_labels: Mapping[str, GpuLabels]
     sample: Sample
 
     @property
-    def gpus(self) -> Iterator[tuple[GpuMetrics, str]]:
+    def gpus(self) -> Iterator[tuple[GpuMetrics, GpuLabels]]:
         """The GPUs that are registered in this machine, each once, whatever the host claims."""
         shown: set[str] = set()
         for gpu in self.sample.metrics.gpus:
             labels = self.gpu_labels.get(gpu.uuid)
             # Compared as shown: UUIDs that differ in what cleaning takes away look the same.
-            if labels is not None and labels not in shown:
-                shown.add(labels)
+            if labels is not None and labels.measured not in shown:
+                shown.add(labels.measured)
                 yield gpu, labels
 
 
 @dataclass(frozen=True, slots=True)
 class _Description:
     labels: str
-    gpu_labels: Mapping[str, str]
+    gpu_labels: Mapping[str, GpuLabels]
 
 
 @dataclass(eq=False)
@@ -62,13 +70,16 @@ class HeldMachines:
     bus_up: bool = field(default=True, init=False)
     _known: dict[uuid.UUID, _Description] = field(default_factory=dict, init=False)
 
+    def forget_others(self, held: Mapping[uuid.UUID, int]) -> None:
+        """Forget the names of machines whose links are elsewhere now."""
+        self._known = {key: value for key, value in self._known.items() if key in held}
+
     async def read(self, held: Mapping[uuid.UUID, int]) -> AsyncIterator[MachineRow]:
         """Rows of the machines `held`, given with the epochs of their links.
 
         A sample of another epoch is some other process's to expose, one that is too old nobody's.
         """
         ids = sorted(held)
-        self._known = {key: value for key, value in self._known.items() if key in held}
         self.database_up = self.bus_up = True
         turns = Turns()
         for start in range(0, len(ids), _AT_ONCE):
@@ -111,20 +122,18 @@ class HeldMachines:
 def _describe(
     name: str, host: Mapping[str, Any], cards: Sequence[tuple[str, int, str, Mapping[str, Any]]]
 ) -> _Description:
-    hostname = host.get("hostname") or name
-    gpu_labels = {
-        card_uuid: label_set(
-            {
-                "gpu": str(index),
-                "UUID": card_uuid,
-                "pci_bus_id": details.get("pci_bus_id") or "",
-                "device": f"nvidia{index}",
-                "modelName": model,
-                "Hostname": hostname,
-                "DCGM_FI_DRIVER_VERSION": host.get("driver_version") or "",
-                "machine": name,
-            }
-        )
-        for card_uuid, index, model, details in cards
-    }
-    return _Description(label_set({"machine": name, "Hostname": hostname}), gpu_labels)
+    machine = {"machine": name, "Hostname": host.get("hostname") or name}
+    gpu_labels = {}
+    for card_uuid, index, model, details in cards:
+        # What boards and rules for the exporter select and group by, and nothing that stays the
+        # same for as long as the card is in its slot: that would be most of a scrape's bytes.
+        measured = {"gpu": str(index), "UUID": card_uuid, **machine}
+        info = {
+            **measured,
+            "device": f"nvidia{index}",
+            "modelName": model,
+            "pci_bus_id": details.get("pci_bus_id") or "",
+            "DCGM_FI_DRIVER_VERSION": host.get("driver_version") or "",
+        }
+        gpu_labels[card_uuid] = GpuLabels(label_set(measured), label_set(info))
+    return _Description(label_set(machine), gpu_labels)

@@ -32,6 +32,7 @@ class SeenRow:
 
 @dataclass(frozen=True, slots=True)
 class PresentMachine:
+    id: uuid.UUID
     states: tuple[PresenceRow, ...]
     seen: SeenRow
 
@@ -70,15 +71,18 @@ async def answered_for(replica_id: uuid.UUID, started_at: int) -> AsyncIterator[
     while True:
         page = query if after is None else query.filter(id__gt=after)
         machines = await page.limit(_AT_ONCE).values_list("id", "name", "presence", "last_seen_at")
-        for _, name, presence, last_seen_at in machines:
-            yield _present(name, Presence(presence), last_seen_at)
+        for machine_id, name, presence, last_seen_at in machines:
+            yield _present(machine_id, name, Presence(presence), last_seen_at)
         if len(machines) < _AT_ONCE:
             return
         after = machines[-1][0]
 
 
-def _present(name: str, presence: Presence, last_seen_at: int | None) -> PresentMachine:
+def _present(
+    machine_id: uuid.UUID, name: str, presence: Presence, last_seen_at: int | None
+) -> PresentMachine:
     return PresentMachine(
+        id=machine_id,
         states=tuple(
             PresenceRow(label_set({"machine": name, "presence": state}), int(state is presence))
             for state in Presence

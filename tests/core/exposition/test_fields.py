@@ -27,7 +27,6 @@ DCGM = {
     "DCGM_FI_DEV_ENFORCED_POWER_LIMIT": ("gauge", "watts"),
     "DCGM_FI_DEV_FAN_SPEED": ("gauge", "percent"),
     "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": ("gauge", "mask"),
-    "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS": ("gauge", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS"),
 }
 
 FULL_GPU = GpuMetrics(
@@ -79,7 +78,6 @@ def test_gpu_values_have_the_exporters_units() -> None:
         "DCGM_FI_DEV_ECC_SBE_AGG_TOTAL": 7,
         "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL": 2,
         "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": 0x24,
-        "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS": 0x24,
     }
 
 
