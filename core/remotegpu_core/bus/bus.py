@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -18,6 +18,7 @@ from remotegpu_core.bus.connection import QUESTION_TIMEOUT, Breaker, connect
 from remotegpu_core.bus.listener import Listener
 from remotegpu_core.bus.outlet import Outlet
 from remotegpu_core.bus.samples import Sample, unpack_sample
+from remotegpu_core.bus.sums import GpuSums
 from remotegpu_core.bus.writer import Writer
 from remotegpu_core.clock import credible, now_ms
 
@@ -111,6 +112,22 @@ class Bus:
             machine_id: _live(sample, note)
             for machine_id, sample, note in zip(ids, samples, notes, strict=True)
         }
+
+    async def add_latest(self, epochs: Mapping[UUID, int], sums: GpuSums) -> None:
+        """Add the latest samples of machines, given with the epochs of their newest connections.
+
+        Without Redis there are none. A tenth of what `live` costs, for sums over a whole fleet.
+        """
+        try:
+            async with self._breaker.question():
+                packed = cast(
+                    "list[bytes | None]",
+                    await self.redis.mget([keys.latest_key(machine_id) for machine_id in epochs]),
+                )
+        except (RedisError, OSError):
+            return
+        for sample, epoch in zip(packed, epochs.values(), strict=True):
+            sums.add(sample, epoch)
 
     async def wish_rate(self, replica_id: UUID, wishes: dict[UUID, float | None]) -> None:
         """Say how often (seconds; None: no more) this replica's viewers want samples."""

@@ -2,16 +2,15 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final
 
 from remotegpu_core.bus.bus import Bus
+from remotegpu_core.bus.sums import GpuSums
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.sql import as_uuid, select
 from remotegpu_core.services.availability import REMOVED_GPUS, USELESS_GPUS
 from remotegpu_core.states import Lifecycle, Presence
-from remotegpu_protocol.metrics import GpuMetrics
 from remotegpu_protocol.values import MAX_SAFE_INTEGER
 
 
@@ -67,7 +66,7 @@ FROM machine AS m
     ) AS c ON c.machine_id = m.id
 WHERE {visible} GROUP BY m.presence, m.lifecycle
 """
-_ONLINE: Final = "SELECT m.id FROM machine AS m WHERE m.presence = 'ONLINE' AND {visible}"
+_ONLINE: Final = "SELECT m.id, m.epoch FROM machine AS m WHERE m.presence = 'ONLINE' AND {visible}"
 
 #: Machines whose samples are read at once, so that nothing else waits for all of them.
 _AT_ONCE: Final = 250
@@ -89,13 +88,11 @@ async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
         for row in rows
         if (row["presence"], row["lifecycle"]) == (Presence.ONLINE, Lifecycle.IN_SERVICE)
     ]
-    online = [as_uuid(row[0]) for row in await select(_ONLINE.format(visible=seen))]
-    samples: list[GpuMetrics] = []
+    online = await select(_ONLINE.format(visible=seen))
+    sums = GpuSums()
     for first in range(0, len(online), _AT_ONCE):
-        live = await bus.live(online[first : first + _AT_ONCE])
-        for known in live.values():
-            if known.sample is not None:
-                samples += known.sample.metrics.gpus
+        some = online[first : first + _AT_ONCE]
+        await bus.add_latest({as_uuid(row[0]): row[1] for row in some}, sums)
     gpus = sum(int(row["gpus"]) for row in rows)
     return Fleet(
         MachineCounts(
@@ -112,7 +109,12 @@ async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
             available=sum(int(row["usable"] - row["held_usable"]) for row in usable),
             allocated=sum(int(row["held"]) for row in rows),
             unhealthy=gpus - sum(int(row["usable"]) for row in rows),
-            **_totals(samples),
+            utilization=None
+            if sums.utilization is None
+            else round(sums.utilization / sums.reporting, 3),
+            memory_used=_exact(sums.memory_used),
+            memory_total=_exact(sums.memory_total),
+            power=None if sums.power is None else round(sums.power, 3),
         ),
     )
 
@@ -122,21 +124,6 @@ def _listed(machine_ids: frozenset[uuid.UUID]) -> str:
     return ", ".join(f"'{machine_id}'" for machine_id in machine_ids) or "NULL"
 
 
-def _totals(samples: Sequence[GpuMetrics]) -> "_Totals":
-    utilization = [gpu.utilization for gpu in samples if gpu.utilization is not None]
-    used = [gpu.memory_used for gpu in samples if gpu.memory_used is not None]
-    total = [gpu.memory_total for gpu in samples if gpu.memory_total is not None]
-    power = [gpu.power for gpu in samples if gpu.power is not None]
-    return {
-        "utilization": round(sum(utilization) / len(utilization), 3) if utilization else None,
-        "memory_used": min(sum(used), MAX_SAFE_INTEGER) if used else None,
-        "memory_total": min(sum(total), MAX_SAFE_INTEGER) if total else None,
-        "power": round(sum(power), 3) if power else None,
-    }
-
-
-class _Totals(TypedDict):
-    utilization: float | None
-    memory_used: int | None
-    memory_total: int | None
-    power: float | None
+def _exact(size: int | None) -> int | None:
+    """At most what every reader of JSON keeps exact."""
+    return None if size is None else min(size, MAX_SAFE_INTEGER)
