@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
-from tortoise.expressions import Q
+from tortoise.expressions import Q, RawSQL
 from tortoise.fields import CharField
 from tortoise.models import Model
 from tortoise.queryset import QuerySet
@@ -35,10 +35,14 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Rows by `field`, and by id where the field is the same."""
+    """Rows by `field`, and by id where the field is the same.
+
+    `computed` is the SQL of a field that is no column but an integer computed from others.
+    """
 
     field: str
     descending: bool = False
+    computed: RawSQL | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ async def fetch_page(query: QuerySet[Row], order: Order, request: PageRequest) -
         InvalidInput: a size out of range, both directions at once, or a cursor of another list.
     """
     size, backwards = _size(request)
+    counted = query
+    if order.computed is not None:
+        query = query.annotate(**{order.field: order.computed})
     after, before = request.after, request.before
     narrowed = query
     if after is not None:
@@ -74,7 +81,7 @@ async def fetch_page(query: QuerySet[Row], order: Order, request: PageRequest) -
         rows.reverse()
 
     async def count() -> int:
-        return await query.count()
+        return await counted.count()
 
     return Page(
         rows=rows,
@@ -136,6 +143,8 @@ def _fits(query: QuerySet[Row], order: Order, value: str | int | None) -> bool:
     """Whether a row's field could have this value: databases refuse others in ways of their own."""
     if order.field == "id":
         return value is None
+    if order.computed is not None:
+        return isinstance(value, int) and abs(value) < 2**31
     column = query.model._meta.fields_map[order.field]  # noqa: SLF001 - Tortoise's one way to ask
     if isinstance(value, str):
         return isinstance(column, CharField) and storable(value, column.max_length)

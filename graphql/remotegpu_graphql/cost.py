@@ -37,6 +37,7 @@ COUNT_COST: Final = 100
 
 #: Objects that a list without a page size is taken to have, by type and field.
 LIST_SIZES: Final[Mapping[str, int]] = {
+    "Query.gpuMemoryByUser": 100,
     "Machine.gpus": 8,
     "MachineMetrics.gpus": 8,
     "GpuMetrics.processes": 4,

@@ -38,6 +38,7 @@ from remotegpu_core.services import (
     audit,
     availability,
     enrollments,
+    gpu_memory,
     machines,
     operations,
     quarantine,
@@ -115,6 +116,9 @@ class Loaders:
         )
         self.allocation_of_gpu: DataLoader[uuid.UUID, Allocation | None] = _one(
             lambda ids: reading.allocations_of_gpus(context.actor, ids)
+        )
+        self.accounts: DataLoader[uuid.UUID, gpu_memory.Accounts | None] = _one(
+            lambda ids: gpu_memory.accounts_on(context.actor, ids)
         )
         # By something that the viewer got from one of the above.
         self.booked_gpus: DataLoader[uuid.UUID, list[Gpu]] = _every(reading.gpus_of_allocations)

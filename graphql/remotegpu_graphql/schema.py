@@ -28,6 +28,7 @@ from remotegpu_graphql.machines.mutations import MachinesMutation
 from remotegpu_graphql.machines.queries import MachinesQuery
 from remotegpu_graphql.machines.subscriptions import MachinesSubscription
 from remotegpu_graphql.machines.types import Gpu, Machine
+from remotegpu_graphql.metrics.queries import MetricsQuery
 from remotegpu_graphql.metrics.subscriptions import MetricsSubscription
 from remotegpu_graphql.nodes import NodesQuery
 from remotegpu_graphql.operations.mutations import OperationsMutation
@@ -53,6 +54,7 @@ QUERIES = (
     ViewerQuery,
     NodesQuery,
     MachinesQuery,
+    MetricsQuery,
     AllocationsQuery,
     DatasetsQuery,
     OperationsQuery,

@@ -18,6 +18,7 @@ T = TypeVar("T", bound=type)
 
 _shareable: set[str] = set()
 _shareable_fields: set[tuple[str, str]] = set()
+_viewer_fields: set[tuple[str, str]] = set()
 
 
 def shareable(cls: T) -> T:
@@ -31,8 +32,16 @@ def share_fields(type_name: str, *field_names: str) -> None:
     _shareable_fields.update((type_name, name) for name in field_names)
 
 
+def viewer_fields(type_name: str, *field_names: str) -> None:
+    """Except these fields from a type's promise: a document that reaches one runs per viewer."""
+    _viewer_fields.update((type_name, name) for name in field_names)
+
+
 def is_shareable(type_name: str, field_name: str | None = None) -> bool:
-    """Whether a field is promised not to depend on the viewer; without one, all of the type."""
+    """Whether a field is promised not to depend on the viewer; without one, all of the type but its
+    `viewer_fields`."""
+    if (type_name, field_name) in _viewer_fields:
+        return False
     return type_name in _shareable or (type_name, field_name) in _shareable_fields
 
 

@@ -67,7 +67,7 @@ def test_document_runs(source: str) -> None:
 
 
 def test_there_are_documents() -> None:
-    assert len(_documents()) == 7
+    assert len(_documents()) == 8
 
 
 @pytest.mark.parametrize("source", _blocks("python"), ids=range(len(_blocks("python"))))
@@ -125,6 +125,7 @@ def test_page_sizes_and_lists() -> None:
     assert f"{DEFAULT_PAGE} elements when neither is given, {MAX_PAGE} at most" in PAGE
     text = " ".join(PAGE.split())
     words = {
+        "Query.gpuMemoryByUser": "users of GPU memory",
         "Machine.gpus": "GPUs",
         "GpuMetrics.processes": "processes",
         "Machine.labels": "labels",

@@ -122,7 +122,7 @@ class Gpu(Model):
 
     class Meta(Model.Meta):
         table = "gpu"
-        indexes = (("machine_id", "removed_at"),)
+        indexes = (("machine_id", "removed_at"), ("model", "id"))
 
 
 class GpuGroup(Model):

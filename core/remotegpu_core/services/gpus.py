@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from tortoise.expressions import Subquery
@@ -15,8 +16,14 @@ from remotegpu_core.services.access import visible_machines
 from remotegpu_core.states import Health
 from remotegpu_core.texts import storable
 
-#: As they were found: an index has it, over any number of them.
-_ORDER: Final = Order("id")
+
+class GpuOrderField(StrEnum):
+    FOUND_AT = "FOUND_AT"
+    MODEL = "MODEL"
+
+
+#: An index has each of them, over any number of GPUs.
+_COLUMNS: Final = {GpuOrderField.FOUND_AT: "id", GpuOrderField.MODEL: "model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,14 @@ class GpuFilter:
     free: bool | None = None
 
 
-async def list_gpus(actor: Actor, request: PageRequest, chosen: GpuFilter) -> Page[Gpu]:
+async def list_gpus(
+    actor: Actor,
+    request: PageRequest,
+    chosen: GpuFilter,
+    *,
+    order_field: GpuOrderField = GpuOrderField.FOUND_AT,
+    descending: bool = False,
+) -> Page[Gpu]:
     """GPUs in the machines that the caller sees."""
     seen = visible_machines(actor)
     query = Gpu.filter(removed_at=None)
@@ -52,4 +66,4 @@ async def list_gpus(actor: Actor, request: PageRequest, chosen: GpuFilter) -> Pa
         held = Booking.filter(held=True, starts_at__lte=now_ms(), gpu_id__not_isnull=True)
         ids = Subquery(held.values("gpu_id"))
         query = query.exclude(id__in=ids) if chosen.free else query.filter(id__in=ids)
-    return await fetch_page(query, _ORDER, request)
+    return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)

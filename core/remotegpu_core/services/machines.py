@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tortoise.expressions import Q, Subquery
+from tortoise.expressions import Q, RawSQL, Subquery
 from tortoise.functions import Count
 
 from remotegpu_core.actor import Actor
@@ -14,7 +14,7 @@ from remotegpu_core.errors import InvalidInput
 from remotegpu_core.models import Booking, Gpu, GpuGroup, Machine, MachineGrant, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
-from remotegpu_core.services.availability import machines_that_are
+from remotegpu_core.services.availability import free_gpus_of, machines_that_are
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import composed_labels, storable
 from remotegpu_protocol.limits import MAX_GPUS
@@ -23,9 +23,14 @@ from remotegpu_protocol.limits import MAX_GPUS
 class MachineOrderField(StrEnum):
     NAME = "NAME"
     CREATED_AT = "CREATED_AT"
+    FREE_GPUS = "FREE_GPUS"
 
 
-_COLUMNS = {MachineOrderField.NAME: "name_key", MachineOrderField.CREATED_AT: "created_at"}
+_COLUMNS = {
+    MachineOrderField.NAME: "name_key",
+    MachineOrderField.CREATED_AT: "created_at",
+    MachineOrderField.FREE_GPUS: "free_gpus",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,10 @@ async def list_machines(
             Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id)
         )
         query = query.filter(id__in=Subquery(granted.values("machine_id")))
-    return await fetch_page(query, Order(_COLUMNS[order_field], descending), request)
+    by_free = order_field is MachineOrderField.FREE_GPUS
+    counted = RawSQL(free_gpus_of("machine")) if by_free else None
+    order = Order(_COLUMNS[order_field], descending, counted)
+    return await fetch_page(query, order, request)
 
 
 async def gpus_of(machine_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Gpu]]:

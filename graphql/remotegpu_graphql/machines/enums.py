@@ -1,6 +1,7 @@
 from enum import StrEnum
 
 from remotegpu_core.services.changes import ChangeKind
+from remotegpu_core.services.gpus import GpuOrderField
 from remotegpu_core.services.machines import MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.enums import graph_enum
@@ -67,7 +68,16 @@ graph_enum(
 graph_enum(
     MachineOrderField,
     "What machines are ordered by.",
-    {"NAME": "By name, in any case.", "CREATED_AT": "By the time of their enrolment."},
+    {
+        "NAME": "By name, in any case.",
+        "CREATED_AT": "By the time of their enrolment.",
+        "FREE_GPUS": "By how many of their GPUs work and are held by no allocation now.",
+    },
+)
+graph_enum(
+    GpuOrderField,
+    "What GPUs are ordered by.",
+    {"FOUND_AT": "By when they were found.", "MODEL": "By their model."},
 )
 
 

@@ -1,6 +1,6 @@
 import strawberry
 
-from remotegpu_core.services.gpus import GpuFilter
+from remotegpu_core.services.gpus import GpuFilter, GpuOrderField
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_graphql.bounds import characters, choices, items
@@ -117,6 +117,14 @@ class GpuFilterInput:
 @strawberry.input(description="How machines are ordered.")
 class MachineOrder:
     field: MachineOrderField = strawberry.field(description="By what.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+
+
+@strawberry.input(description="How GPUs are ordered.")
+class GpuOrder:
+    field: GpuOrderField = strawberry.field(description="By what.")
     direction: OrderDirection = strawberry.field(
         default=OrderDirection.ASC, description="Which way."
     )

@@ -3,13 +3,18 @@ from typing import Annotated
 import strawberry
 
 from remotegpu_core.services import machines
-from remotegpu_core.services.gpus import GpuFilter, list_gpus
+from remotegpu_core.services.gpus import GpuFilter, GpuOrderField, list_gpus
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.fields import query
 from remotegpu_graphql.ids import split_id
 from remotegpu_graphql.machines.enums import OrderDirection
-from remotegpu_graphql.machines.inputs import GpuFilterInput, MachineFilterInput, MachineOrder
+from remotegpu_graphql.machines.inputs import (
+    GpuFilterInput,
+    GpuOrder,
+    MachineFilterInput,
+    MachineOrder,
+)
 from remotegpu_graphql.machines.types import Gpu, Machine
 from remotegpu_graphql.relay import (
     After,
@@ -60,7 +65,7 @@ class MachinesQuery:
         row = await info.context.loaders.machine.load(parts[1])
         return None if row is None else Machine.of(row)
 
-    @query("The GPUs in machines that you may see, in the order in which they were found.")
+    @query("The GPUs in machines that you may see.")
     async def gpus(
         self,
         info: Info,
@@ -71,11 +76,17 @@ class MachinesQuery:
         filter: Annotated[
             GpuFilterInput | None, strawberry.argument(description="Which of them.")
         ] = None,
+        order_by: Annotated[
+            GpuOrder | None,
+            strawberry.argument(description="In the order in which they were found when left out."),
+        ] = None,
     ) -> Connection[Gpu] | None:
         page = await list_gpus(
             info.context.actor,
             page_request(first, after, last, before),
             filter.to_filter() if filter else GpuFilter(),
+            order_field=order_by.field if order_by else GpuOrderField.FOUND_AT,
+            descending=bool(order_by and order_by.direction is OrderDirection.DESC),
         )
         return connection(page, Gpu.of)
 

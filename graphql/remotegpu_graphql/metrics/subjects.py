@@ -1,4 +1,4 @@
-"""The machine and the cards that a sample is about: whole objects for a viewer, their ids alone in
+"""The machine, the cards and the users that a sample is about: whole objects for a viewer, their ids alone in
 a shared execution, which has no viewer whose rights could be looked at."""
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from remotegpu_graphql.ids import encode_id
 
 if TYPE_CHECKING:
     from remotegpu_graphql.machines.types import Gpu, Machine
+    from remotegpu_graphql.users.types import User
 
 
 async def machine_of(context: Context, machine_id: UUID) -> "Machine | None":
@@ -30,3 +31,16 @@ async def gpu_of(context: Context, machine_id: UUID, card: str) -> "Gpu | None":
         return None if row_id is None else Gpu.reference(encode_id("Gpu", row_id))
     rows = await context.loaders.gpus.load(machine_id)
     return next((Gpu.of(row) for row in rows if row.uuid == card), None)
+
+
+async def user_of(context: Context, machine_id: UUID, account: str | None) -> "User | None":
+    """The user whose allocation has the POSIX account on the machine; None where the viewer may not
+    see the allocation or its user."""
+    from remotegpu_graphql.users.types import User
+
+    if account is None:
+        return None
+    accounts = await context.loaders.accounts.load(machine_id)
+    user_id = (accounts or {}).get(account)
+    row = None if user_id is None else await context.loaders.user.load(user_id)
+    return None if row is None else User.of(row)

@@ -8,14 +8,15 @@ from remotegpu_core.bus.samples import Sample
 from remotegpu_graphql.context import Info
 from remotegpu_graphql.enums import graph_enum
 from remotegpu_graphql.ids import encode_id
-from remotegpu_graphql.metrics.subjects import gpu_of, machine_of
+from remotegpu_graphql.metrics.subjects import gpu_of, machine_of, user_of
 from remotegpu_graphql.scalars import ByteCount, Count, DateTime
-from remotegpu_graphql.sharing import shareable
+from remotegpu_graphql.sharing import shareable, viewer_fields
 from remotegpu_protocol import metrics as wire
+from remotegpu_protocol.grammar import clean_text
 
 if TYPE_CHECKING:
     from remotegpu_graphql.machines.types import Gpu, Machine
-from remotegpu_protocol.grammar import clean_text
+    from remotegpu_graphql.users.types import User
 
 
 class ThrottleReason(StrEnum):
@@ -69,15 +70,30 @@ class GpuProcess:
     name: str | None = strawberry.field(description="Name of the program.")
     username: str | None = strawberry.field(description="The POSIX user that runs it.")
     memory_used: ByteCount | None = strawberry.field(description="GPU memory that it holds.")
+    machine_row_id: strawberry.Private[UUID]
+
+    @strawberry.field(
+        description="The user whose allocation has the account that runs it; null for accounts that no "
+        "allocation has, and for users that you may not see. A subscription that asks for it is served "
+        "to you alone."
+    )
+    async def user(
+        self, info: Info
+    ) -> Annotated["User", strawberry.lazy("remotegpu_graphql.users.types")] | None:
+        return await user_of(info.context, self.machine_row_id, self.username)
 
     @classmethod
-    def of(cls, process: wire.GpuProcess) -> "GpuProcess":
+    def of(cls, machine_id: UUID, process: wire.GpuProcess) -> "GpuProcess":
         return cls(
             pid=process.pid,
             name=_clean(process.name),
             username=_clean(process.username),
             memory_used=_bytes(process.memory_used),
+            machine_row_id=machine_id,
         )
+
+
+viewer_fields("GpuProcess", "user")
 
 
 @shareable
@@ -125,7 +141,9 @@ class GpuMetrics:
     @strawberry.field(description="Who holds memory on it; null when the driver does not say.")
     def processes(self) -> list[GpuProcess] | None:
         found = self.reading.processes
-        return None if found is None else [GpuProcess.of(process) for process in found]
+        if found is None:
+            return None
+        return [GpuProcess.of(self.machine_row_id, process) for process in found]
 
     @classmethod
     def of(cls, machine_id: UUID, gpu: wire.GpuMetrics) -> "GpuMetrics":

@@ -29,6 +29,8 @@ from remotegpu_core.services.datasets.reading import (
     list_datasets,
 )
 from remotegpu_core.services.fleet import summarise
+from remotegpu_core.services.gpu_memory import gpu_memory_by_user
+from remotegpu_core.services.gpus import GpuFilter, GpuOrderField, list_gpus
 from remotegpu_core.services.machines import MachineFilter, MachineOrderField, list_machines
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState, Availability
@@ -91,6 +93,11 @@ def lists(admin: Actor, tenant: Actor) -> Iterator[tuple[str, List]]:
             yield (
                 f"machines, {name}, {who}",
                 of(list_machines, actor, machines),
+            )
+        for gpu_order in GpuOrderField:
+            yield (
+                f"GPUs by {gpu_order}, {who}",
+                of(list_gpus, actor, GpuFilter(), order_field=gpu_order),
             )
         for name, events in {
             "all": AuditFilter(),
@@ -187,6 +194,7 @@ def questions(settings: Settings, bus: Bus, admin: Actor, tenant: Actor) -> Iter
                     AllocateRequest(ends_at=now_ms() + HOUR, requirement=needed),
                 ),
             )
+        yield f"GPU memory by user, {who}", partial(gpu_memory_by_user, actor, bus)
     yield "fleet", lambda: summarise(bus, None)
 
 
