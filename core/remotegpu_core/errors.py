@@ -63,6 +63,13 @@ class InvalidInput(RemoteGPUError):
     code = "INVALID_INPUT"
 
 
+def check_one_of(first: tuple[str, object], second: tuple[str, object]) -> None:
+    """Raises InvalidInput unless exactly one of two inputs, by their names in the graph, is given."""
+    if (first[1] is None) == (second[1] is None):
+        got = "neither" if first[1] is None else "both"
+        raise InvalidInput(f"Give either {first[0]} or {second[0]}, got {got}.", field=first[0])
+
+
 class Conflict(RemoteGPUError):
     code = "CONFLICT"
 

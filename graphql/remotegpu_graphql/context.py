@@ -22,7 +22,16 @@ class Context:
         self._actor = actor
         #: What mutations were given beyond their inputs' bounds, by their response keys.
         self.beyond: Mapping[str, InvalidInput] = {}
+        #: What arguments were given without an effect, for the response's `extensions.ignored`.
+        self.ignored: list[str] = []
         self._checked_password = False
+
+    def note_not_mine(self, field: str, mine: bool | None) -> None:
+        """Tell a caller who gives `mine: false` to a list that it asks for nothing."""
+        if mine is False:
+            note = f"{field}(filter: {{mine: false}}): false is as if left out."
+            if note not in self.ignored:
+                self.ignored.append(note)
 
     @cached_property
     def loaders(self) -> Loaders:

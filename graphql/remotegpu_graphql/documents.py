@@ -32,7 +32,7 @@ from remotegpu_graphql.limits import (
     check_document,
     check_source,
 )
-from remotegpu_graphql.texts import StorableTextRule
+from remotegpu_graphql.texts import FiniteNumberRule, StorableTextRule
 from remotegpu_graphql.validation import TooCostly, validate
 
 #: Documents kept ready, and their tokens in all, of about half a KiB in memory each: of callers who
@@ -48,6 +48,7 @@ RULES: Final = (
     MaybeNullValidationRule,
     OneOfInputValidationRule,
     StorableTextRule,
+    FiniteNumberRule,
 )
 
 

@@ -41,6 +41,7 @@ from remotegpu_graphql.measure import INTROSPECTION
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
 from remotegpu_graphql.texts import check_variables
+from remotegpu_graphql.variables import unfit_variables
 
 log = structlog.get_logger()
 
@@ -208,7 +209,12 @@ class Engine:
         if isawaitable(result):
             result = await result
         response = respond(result)
+        if not response.began:
+            unfit = unfit_variables(self.schema, operation.node, variables)
+            response.errors = refusal(unfit).errors or response.errors
         response.extensions["cost"] = cost
+        if context.ignored:
+            response.extensions["ignored"] = context.ignored
         remaining = context.plane.rates.remaining(context.actor)
         if remaining:
             response.extensions["remaining"] = remaining
@@ -233,7 +239,8 @@ class Engine:
         if isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
-            raise RequestRefused([_told(error) for error in source.errors or []])
+            unfit = unfit_variables(self.schema, operation.node, variables)
+            raise RequestRefused(unfit or [_told(error) for error in source.errors or []])
         try:
             async for result in source:
                 yield respond(result)

@@ -34,6 +34,7 @@ from remotegpu_core.actor import Actor, Scope
 from remotegpu_core.control_plane import ControlPlane
 from remotegpu_graphql.permissions import Access, access_of, check_access
 from remotegpu_graphql.sharing import Shared, Stream, is_shareable, shared_field
+from remotegpu_graphql.variables import unfit_variables
 
 _SUBSCRIPTION = "Subscription"
 
@@ -101,7 +102,8 @@ class SubscriptionShape:
             max_errors=5,
         )
         if isinstance(coerced, list):
-            raise BadVariables(coerced)
+            unfit = unfit_variables(self._schema, self._operation, variables)
+            raise BadVariables(unfit or coerced)
         try:
             return get_argument_values(self._field, self._node, coerced)
         except GraphQLError as error:

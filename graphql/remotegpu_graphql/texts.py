@@ -4,12 +4,14 @@ PostgreSQL has no U+0000 in a text, and a lone surrogate has no bytes in UTF-8. 
 named so, and no resolver has to think of it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from graphql import ASTValidationRule, GraphQLError, StringValueNode
+from graphql import ASTValidationRule, FloatValueNode, GraphQLError, StringValueNode
 
 from remotegpu_core.texts import storable
+from remotegpu_protocol.grammar import shorten
 
 _MESSAGE: Final = "Text cannot hold U+0000 or half of a surrogate pair."
 
@@ -20,6 +22,15 @@ class StorableTextRule(ASTValidationRule):
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if not storable(node.value):
             self.report_error(GraphQLError(_MESSAGE, node))
+
+
+class FiniteNumberRule(ASTValidationRule):
+    """Of the numbers in a document: graphql-core would pass 1e999 on as infinity."""
+
+    def enter_float_value(self, node: FloatValueNode, *_: Any) -> None:
+        if not math.isfinite(float(node.value)):
+            message = f"A number is less than 1.8e308, got {shorten(node.value)}."
+            self.report_error(GraphQLError(message, node))
 
 
 def check_variables(variables: Mapping[str, Any]) -> GraphQLError | None:

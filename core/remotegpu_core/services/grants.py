@@ -8,7 +8,7 @@ from tortoise.exceptions import IntegrityError
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import InvalidInput, NotFound
+from remotegpu_core.errors import NotFound, check_one_of
 from remotegpu_core.models import Machine, MachineGrant, User, Workspace
 from remotegpu_core.services import audit
 from remotegpu_core.services.access import visible_machine
@@ -60,8 +60,7 @@ async def _check(
     actor: Actor, machine_id: uuid.UUID, user_id: uuid.UUID | None, workspace_id: uuid.UUID | None
 ) -> tuple[Machine, dict[str, Any]]:
     actor.require_admin()
-    if (user_id is None) == (workspace_id is None):
-        raise InvalidInput("Give either userId or workspaceId.", field="userId")
+    check_one_of(("userId", user_id), ("workspaceId", workspace_id))
     machine = await visible_machine(actor, machine_id, field="machineId")
     if user_id is not None:
         if not await User.exists(id=user_id):

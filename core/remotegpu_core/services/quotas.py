@@ -11,7 +11,7 @@ from tortoise.expressions import Q
 
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
-from remotegpu_core.errors import InvalidInput, NotFound, QuotaExceeded
+from remotegpu_core.errors import InvalidInput, NotFound, QuotaExceeded, check_one_of
 from remotegpu_core.models import Allocation, Quota, User, Workspace
 from remotegpu_core.services import audit
 from remotegpu_core.services.ledger import ledger
@@ -142,8 +142,7 @@ async def set_quota(
         NotFound: there is no such user or workspace.
     """
     actor.require_admin()
-    if (user_id is None) == (workspace_id is None):
-        raise InvalidInput("Give either userId or workspaceId.", field="userId")
+    check_one_of(("userId", user_id), ("workspaceId", workspace_id))
     values: dict[str, Any] = {
         "gpus": limits.gpus,
         "allocations": limits.allocations,

@@ -7,7 +7,7 @@ from tortoise.exceptions import IntegrityError
 from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.transactions import transaction
-from remotegpu_core.errors import Conflict, InvalidInput, NotFound
+from remotegpu_core.errors import Conflict, NotFound, check_one_of
 from remotegpu_core.models import Membership, User, Workspace, WorkspaceRole
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services import audit, roles
@@ -150,8 +150,7 @@ async def _for(actor: Actor, workspace_id: uuid.UUID, right: Right) -> Workspace
 
 
 async def _user(user_id: uuid.UUID | None, username: str | None) -> User:
-    if (user_id is None) == (username is None):
-        raise InvalidInput("Give either userId or username.", field="userId")
+    check_one_of(("userId", user_id), ("username", username))
     if user_id is not None:
         user = await User.get_or_none(id=user_id)
     else:

@@ -47,6 +47,7 @@ class AllocationsQuery:
             AllocationOrder | None, strawberry.argument(description="Newest first when left out.")
         ] = None,
     ) -> Connection[Allocation] | None:
+        info.context.note_not_mine("allocations", filter.mine if filter else None)
         page = await list_allocations(
             info.context.actor,
             page_request(first, after, last, before),

@@ -44,6 +44,7 @@ class DatasetsQuery:
             DatasetOrder | None, strawberry.argument(description="By name when left out.")
         ] = None,
     ) -> Connection[Dataset] | None:
+        info.context.note_not_mine("datasets", filter.mine if filter else None)
         page = await list_datasets(
             info.context.actor,
             page_request(first, after, last, before),

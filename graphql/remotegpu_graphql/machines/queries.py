@@ -44,6 +44,7 @@ class MachinesQuery:
             MachineOrder | None, strawberry.argument(description="By name when left out.")
         ] = None,
     ) -> Connection[Machine] | None:
+        info.context.note_not_mine("machines", filter.mine if filter else None)
         page = await machines.list_machines(
             info.context.actor,
             page_request(first, after, last, before),

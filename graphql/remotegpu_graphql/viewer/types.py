@@ -83,6 +83,7 @@ class Viewer:
             AllocationOrder | None, strawberry.argument(description="Newest first when left out.")
         ] = None,
     ) -> Connection[Allocation]:
+        info.context.note_not_mine("viewer.allocations", filter.mine if filter else None)
         chosen = filter.to_filter() if filter else AllocationFilter()
         page = await list_allocations(
             info.context.actor,

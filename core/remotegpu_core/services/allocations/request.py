@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remotegpu_core.errors import InvalidInput
+from remotegpu_core.errors import InvalidInput, check_one_of
 from remotegpu_core.settings import Settings
 from remotegpu_core.texts import composed_labels, storable
 from remotegpu_protocol.limits import MAX_GPUS, MAX_LABELS
@@ -93,9 +93,8 @@ def wished(wish: dict[str, Any], *, starts_at: int, ends_at: int) -> AllocateReq
 
 def check_request(request: AllocateRequest, settings: Settings, now: int) -> None:
     """Raises InvalidInput, with the field, for what can never be."""
-    if (request.machine_id is None) == (request.requirement is None):
-        raise InvalidInput("Give either machineId or requirement.", field="machineId")
     _check_gpus(request)
+    check_one_of(("machineId", request.machine_id), ("requirement", request.requirement))
     starts_at = request.starts_at
     if starts_at is not None and starts_at < now - _TOLERANCE:
         raise InvalidInput("startsAt is in the past; leave it out to start now.", field="startsAt")
@@ -121,7 +120,11 @@ def check_end(starts_at: int, ends_at: int, settings: Settings) -> None:
 def _check_gpus(request: AllocateRequest) -> None:
     if request.gpu_ids is not None:
         if request.machine_id is None:
-            raise InvalidInput("gpuIds go with machineId.", field="gpuIds")
+            raise InvalidInput(
+                "gpuIds are GPUs of one machine: give that machine's id as machineId too. To have any GPUs "
+                "that fit, leave gpuIds out and give a requirement.",
+                field="gpuIds",
+            )
         if not 1 <= len(set(request.gpu_ids)) == len(request.gpu_ids) <= MAX_GPUS:
             raise InvalidInput(
                 f"gpuIds takes 1 to {MAX_GPUS} GPUs, each once; leave it out for the whole machine.",

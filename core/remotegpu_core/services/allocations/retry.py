@@ -3,7 +3,7 @@
 import uuid
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.errors import Conflict, InvalidInput
+from remotegpu_core.errors import Conflict, check_one_of
 from remotegpu_core.models import Allocation, Command, Operation
 from remotegpu_core.services import audit, commands, idempotency
 from remotegpu_core.services.access import visible_machine
@@ -33,8 +33,7 @@ async def retry_reclaim(
         IdempotencyKeyReused: see `idempotency`.
     """
     actor.require_admin()
-    if (allocation_id is None) == (machine_id is None):
-        raise InvalidInput("Expected either allocationId or machineId.", field="allocationId")
+    check_one_of(("allocationId", allocation_id), ("machineId", machine_id))
     of = {
         name: str(value)
         for name, value in (("allocationId", allocation_id), ("machineId", machine_id))
