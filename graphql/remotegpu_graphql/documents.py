@@ -1,9 +1,10 @@
 """Documents: parsed, bounded, validated, and kept for the next time.
 
 Everything here runs on the event loop, so that no document may take long: what would is refused
-by its size before it is validated.
+by its size before it is validated. Of many that come at once, one is read in each turn of the loop.
 """
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -71,6 +72,7 @@ class Documents:
         self._of_strangers: Recent[str, Read] = Recent(
             count=_KEPT_OF_STRANGERS, weight=_KEPT_OF_STRANGERS * MAX_TOKENS_OF_STRANGERS
         )
+        self._turn, self._turn_of_strangers = asyncio.Lock(), asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._of_strangers)
@@ -82,6 +84,10 @@ class Documents:
     def tokens(self) -> int:
         """Of all that is kept."""
         return self._kept.weight + self._of_strangers.weight
+
+    def turn(self, *, signed_in: bool) -> asyncio.Lock:
+        """To be held while a document that is not kept is read, and until others had their turn."""
+        return self._turn if signed_in else self._turn_of_strangers
 
     def read(self, source: str, *, signed_in: bool) -> Read:
         """Read a document.

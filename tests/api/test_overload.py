@@ -15,6 +15,7 @@ from remotegpu_api.web import admission
 from remotegpu_core.actor import anonymous
 from remotegpu_core.bus.connection import connect
 from remotegpu_core.rates import Rates
+from remotegpu_graphql.engine import Operation
 from remotegpu_graphql.ids import decode_id
 from tests.api.conftest import make_hosts
 from tests.api.documents import LIVE, SIGN_IN
@@ -293,6 +294,39 @@ async def test_what_is_more_than_a_sign_in_counts_as_other_requests_do(
     for document in more:
         _told(await server.post(document), 429, "RATE_LIMITED")
     assert (await server.post(f"mutation {{ {sign_in} __typename }}")).status_code == 200
+
+
+async def test_new_documents_are_read_one_in_a_turn_of_the_loop(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, read_in = 0, dict[str, list[int]]()
+    prepare = server.state.engine.prepare
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def noted(source: str, name: str | None, *, signed_in: bool) -> Operation:
+        read_in.setdefault(source.split("#")[1][:4], []).append(turns)
+        return prepare(source, name, signed_in=signed_in)
+
+    monkeypatch.setattr(server.state.engine, "prepare", noted)
+    counting = asyncio.create_task(count_turns())
+    admin = await server.sign_in()
+    user = {"Authorization": f"Bearer {admin}"}
+    read_in.clear()
+    sending = [
+        server.http.post("/graphql", json={"query": f"{TYPENAME} #{kind}{number}"}, headers=headers)
+        for kind, headers in (("user", user), ("none", {}))
+        for number in range(8)
+    ]
+    answers = await asyncio.gather(*sending)
+    counting.cancel()
+    assert {answer.status_code for answer in answers} == {200}
+    for kind in ("user", "none"):
+        assert len(set(read_in[kind])) == len(read_in[kind]) == 8
 
 
 async def test_rates_over_http(server: Server, limited: Any) -> None:
