@@ -21,6 +21,7 @@ from remotegpu_core.control_plane import ControlPlane
 from remotegpu_core.errors import RemoteGPUError, Unavailable
 from remotegpu_core.models import Machine, User
 from remotegpu_core.passwords import verify_password
+from remotegpu_core.services import freeze
 from remotegpu_core.services.enrollments import create_enrollment
 from remotegpu_core.services.users import reset_password
 from remotegpu_core.settings import Settings
@@ -82,6 +83,7 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
         try:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by a flag
                 await asyncio.sleep(0.02)
+            await confirm_clock(console)
             _introduce(plane, options, console)
             starting = asyncio.create_task(_start(agents, options, console))
             await serving
@@ -102,6 +104,21 @@ async def _apply_password(plane: ControlPlane, options: DemoOptions) -> None:
     admin = await User.get_or_none(username_key="admin")
     if admin is not None and not await verify_password(options.password, admin.password_hash):
         await reset_password(SYSTEM, "admin", options.password)
+
+
+async def confirm_clock(console: Console) -> None:
+    """A demo that was stopped for longer than `clock_watch` believes goes on by itself: nothing of
+    it but made-up machines is taken back by time."""
+    if not await freeze.is_clock_doubted():
+        return
+    frozen = await freeze.end(SYSTEM)
+    log.warning("demo.clock_confirmed", reason=frozen.reason)
+    console.print(
+        "The demo was stopped for a while, or the clock was set. It takes this computer's clock for "
+        "right and goes on; a server would wait for an administrator (endFreeze).",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 async def _start(agents: "Agents", options: DemoOptions, console: Console) -> None:

@@ -6,15 +6,20 @@ import os
 import re
 import signal
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from rich.console import Console
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from remotegpu_api import demo
+from remotegpu_core.database.connection import Database
+from remotegpu_core.services import freeze
 from tests.api.documents import MACHINES, SIGN_IN
 from tests.api.program import Running, call, call_here, started
 from tests.services.ports import LOOPBACK, unused_port
@@ -188,3 +193,16 @@ async def test_it_may_be_ended_before_it_has_begun(tmp_path: Path) -> None:
         assert demo.process.returncode == 0
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert "Traceback" not in demo.log + demo.output
+
+
+async def test_it_takes_the_clock_for_right_after_a_long_stop(database: Database) -> None:
+    said = StringIO()
+    console = Console(file=said, width=200)
+    await demo.confirm_clock(console)
+    assert said.getvalue() == ""
+    doubt = await freeze.begin_for_clock("It was stopped for a day.")
+    await demo.confirm_clock(console)
+    assert "goes on" in said.getvalue()
+    assert not await freeze.is_clock_doubted()
+    # That is what `ClockWatch` takes for an administrator's confirmation.
+    assert not await freeze.prolong(doubt)

@@ -11,7 +11,7 @@ from remotegpu_core.database.connection import Database
 from remotegpu_core.errors import InvalidCredentials, LockedOut, RemoteGPUError
 from remotegpu_core.models import SignInFailure, User
 from remotegpu_core.passwords import hash_password, verify_password
-from remotegpu_core.services import lockout, sign_in, users
+from remotegpu_core.services import freeze, lockout, sign_in, users
 from remotegpu_core.services.sign_in import SignedIn
 from remotegpu_core.settings import Settings
 from tests.core.clocks import HandClock
@@ -357,3 +357,28 @@ async def test_processes_count_together(settings: Settings) -> None:
     assert sum(int(output) for output, _ in outputs) == lockout.PAIR_LIMIT
     with pytest.raises(LockedOut):
         await lockout.count(lockout.by_stranger("alice", HERE))
+
+
+async def test_a_doubted_clock_forgets_no_failures(
+    settings: Settings, alice: User, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts a day ahead counts the time since its start, until its clock is right."""
+    for _ in range(lockout.PAIR_LIMIT):
+        assert isinstance(await attempt(settings, WRONG), InvalidCredentials)
+    passed = 60_000
+    monkeypatch.setattr(lockout, "_running_for", lambda: passed)
+    doubt = await freeze.begin_for_clock("The clock is a day ahead.")
+    clock.advance(86_400_000)
+    await lockout.prune()
+    locked = await attempt(settings, RIGHT)
+    assert isinstance(locked, LockedOut)
+    assert "in 14 minutes" in locked.message
+    passed = lockout.LOCK
+    assert isinstance(await attempt(settings, RIGHT), SignedIn)
+    for _ in range(lockout.PAIR_LIMIT):
+        await attempt(settings, WRONG)
+    clock.advance(86_400_000)
+    passed = 0
+    assert isinstance(await attempt(settings, RIGHT), LockedOut)
+    await freeze.thaw(doubt)
+    assert isinstance(await attempt(settings, RIGHT), SignedIn)
