@@ -29,6 +29,7 @@ class Health:
     bus_pending: int
     bus_dropped: int
     samples_superseded: int
+    refusals_summed_up: int
     tasks: int
     database_up: bool
     bus_up: bool
@@ -49,6 +50,7 @@ def health_of(state: ServerState, telemetry: Telemetry, fleet: FleetText) -> Hea
         bus_pending=writer.pending,
         bus_dropped=writer.dropped,
         samples_superseded=writer.superseded,
+        refusals_summed_up=plane.refusals.summed_up,
         tasks=len(asyncio.all_tasks()),
         database_up=fleet.database_up and plane.database.health.trouble is None,
         bus_up=fleet.bus_up and plane.bus.trouble is None,
@@ -110,6 +112,11 @@ class HealthCollector(Collector):
                 "samples_superseded",
                 "Samples that newer ones of their link replaced while Redis was slow.",
                 health.samples_superseded,
+            ),
+            (
+                "refusals_summed_up",
+                "Refusals of callers without sign-in, which the audit trail has summed up.",
+                health.refusals_summed_up,
             ),
         ):
             yield CounterMetricFamily(f"remotegpu_{name}", text, value)

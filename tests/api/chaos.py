@@ -89,20 +89,25 @@ class Host:
     def back_up(self) -> None:
         """Copy its state while nothing is under way: what a copy has begun it would go on with."""
         self.kill()
-        path = self.effects.state.path / "journal.db"
-        if path.exists():
-            journal = Journal(path)
+        if (self.effects.state.path / "journal.db").exists():
+            # The copy is opened: the disk of the host may have no room for that.
+            new = self._folder / "new-copy"
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.copytree(self.effects.state.path, new)
+            journal = Journal(new / "journal.db")
             idle = not journal.open_records()
             journal.close()
             if idle:
                 shutil.rmtree(self._copy, ignore_errors=True)
-                shutil.copytree(self.effects.state.path, self._copy)
+                new.rename(self._copy)
         self.start()
 
     def restore(self) -> bool:
         if not self._copy.exists():
             return False
         self.kill()
+        # An operator who restores a host with a full disk makes room first.
+        make_room(self.disk)
         shutil.rmtree(self.effects.state.path)
         shutil.copytree(self._copy, self.effects.state.path)
         self.start()

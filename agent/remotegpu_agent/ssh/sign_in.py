@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from remotegpu_agent.ssh.configuration import Configuration
+from remotegpu_protocol.ssh_keys import InvalidPublicKey, parse_public_key
 
 #: Of `ForceCommand` and login shells: programs that give nobody a shell.
 _NO_SHELL: Final = frozenset({"internal-sftp", "nologin", "false", "true"})
@@ -16,13 +17,15 @@ _EVERYWHERE: Final = frozenset({"*", "0.0.0.0/0", "::/0"})
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as sshd looks at it; `groups` by their names."""
+    """An account as sshd looks at it; `groups` by their names, `keys` the lines of its
+    `authorized_keys`."""
 
     name: str
     uid: int | None
     groups: tuple[str, ...]
     home: str
     shell: str
+    keys: tuple[str, ...] = ()
 
 
 def refusal(said: Configuration, account: Account) -> str | None:
@@ -51,6 +54,7 @@ def _refusals(said: Configuration, account: Account) -> Iterator[str]:
             f"AuthorizedKeysFile is {' '.join(files)}, so it does not read {wanted}",
             "add .ssh/authorized_keys to it",
         )
+    yield from _short_keys(said, account)
     yield from _lists(said, account)
     forced = said.one("forcecommand")
     if _gives_no_shell(forced):
@@ -65,6 +69,30 @@ def _refusals(said: Configuration, account: Account) -> Iterator[str]:
             f"The login shell {account.shell} lets nobody in. Set account_shell in the policy of "
             "this host to a shell that is there."
         )
+
+
+def _short_keys(said: Configuration, account: Account) -> Iterator[str]:
+    """sshd takes no RSA key of less than RequiredRSASize bits, and tells the user only that the key
+    was refused."""
+    required = said.one("requiredrsasize")
+    bits = [_rsa_bits(line) for line in account.keys if line.strip()]
+    sizes = [size for size in bits if size is not None]
+    if not (required.isdecimal() and sizes and len(sizes) == len(bits)):
+        return
+    if max(sizes) < int(required):
+        yield _change(
+            f"RequiredRSASize is {required}, and the account has only RSA keys of at most "
+            f"{max(sizes)} bits",
+            "have its user add an Ed25519 key (ssh-keygen -t ed25519), or lower it",
+        )
+
+
+def _rsa_bits(line: str) -> int | None:
+    """None for a key of another kind, and for a line with options."""
+    try:
+        return parse_public_key(line).rsa_bits
+    except InvalidPublicKey:
+        return None
 
 
 def _lists(said: Configuration, account: Account) -> Iterator[str]:

@@ -63,6 +63,8 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
+        #: Refusals of strangers that were summed up since the start.
+        self.summed_up = 0
         self._window = 0
         self._sums: dict[tuple[object, ...], _Sum] = {}
         #: Of windows that are over, what is not written yet.
@@ -138,6 +140,7 @@ class Refusals:
         if found is None:
             found = self._sums[key] = _Sum(new_id(), source, details, outcome, target, action)
         found.count += 1
+        self.summed_up += 1
 
     def _enter(self, window: int) -> None:
         if window == self._window:

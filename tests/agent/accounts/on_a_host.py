@@ -34,8 +34,9 @@ def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]  # options are subprocess's
 
 
-def make_key(folder: Path, name: str) -> str:
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name), check=True)
+def make_key(folder: Path, name: str, kind: str = "ed25519", bits: int = 256) -> str:
+    options = ["-q", "-t", kind, "-b", str(bits), "-N", "", "-f", str(folder / name)]
+    run("ssh-keygen", *options, check=True)
     return " ".join((folder / f"{name}.pub").read_text().split()[:2])
 
 

@@ -13,6 +13,8 @@ from tests.agent.reclaim.isolation import require_isolation
 
 #: Where find(1) looks.
 _OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/home", "/var/spool")  # noqa: S108
+#: Where find(1) looks for what the tenant owns.
+_SEARCHED = (*_OPEN_TO_ALL, "/srv")
 _TOOLS = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 #: Leaves what only a process of the user can: two daemons, one in a session of its own; a System V
@@ -126,7 +128,7 @@ class Tenant:
         found = self.processes()
         ids = [uid] + [first + 7 for first, _ in self.tenancy.subordinate]
         owned = [part for number in ids for part in ("-o", "-uid", str(number))][1:]
-        for root in _OPEN_TO_ALL:
+        for root in _SEARCHED:
             found += tool("find", root, "-xdev", "(", *owned, ")").split("\n")[:-1]
         found += tool(
             "find",

@@ -39,6 +39,7 @@ CASES = [
     ("AuthenticationMethods publickey,password publickey", None),
     ("ForceCommand internal-sftp", "ForceCommand is internal-sftp"),
     ("ChrootDirectory /var", "ChrootDirectory"),
+    ("RequiredRSASize 3072", None),
 ]
 
 
@@ -72,7 +73,16 @@ def the_same_as_sshd(folder: Path) -> None:
     ):
         clients = [Client(folder, PORT, place) for place in places]
         entered = list(threads.map(lambda client: client.enters("user"), clients))
+        Accounts(range(30_000, 30_010), SHELL).ensure(NAME, [make_key(folder, "rsa", "rsa", 2048)])
+        assert clients[0].enters("rsa")
+        assert not clients[-1].enters("rsa")
+        (short,) = made_accounts()
         server.terminate()
+    assert refusal(said[0], short) is None
+    assert "RequiredRSASize is 3072" in str(refusal(said[-1], short))
+    both = [make_key(folder, "other"), *short.keys]
+    Accounts(range(30_000, 30_010), SHELL).ensure(NAME, both)
+    assert refusal(said[-1], made_accounts()[0]) is None
     for (case, expected), enters, answer in zip(CASES, entered, said, strict=True):
         reason = refusal(answer, account)
         assert enters == (expected is None), (case, log.read_text())

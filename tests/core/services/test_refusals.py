@@ -54,6 +54,7 @@ async def test_one_event_a_minute_for_a_network_and_what_it_tried() -> None:
     clock.advance(WINDOW)
     await refusals.flush()
     assert (await told())[3:] == [("createUser", "192.0.2.1", "UNAUTHENTICATED", "2")]
+    assert refusals.summed_up == 25
 
 
 async def test_however_many_networks_there_are() -> None:
