@@ -40,7 +40,7 @@ from remotegpu_graphql.limits import LimitError
 from remotegpu_graphql.measure import INTROSPECTION
 from remotegpu_graphql.schema import schema as strawberry_schema
 from remotegpu_graphql.shared_operation import BadVariables, SubscriptionShape, shape_of
-from remotegpu_graphql.texts import check_variables
+from remotegpu_graphql.variable_bounds import check_variables
 from remotegpu_graphql.variables import unfit_variables
 
 log = structlog.get_logger()
@@ -138,8 +138,8 @@ class Engine:
         """What the operation costs with these variables.
 
         Raises:
-            RequestRefused: more than one operation may, a variable holds text that is none, or an
-                input other than a mutation's is beyond its bound.
+            RequestRefused: more than one operation may, the variables hold too many values or text
+                that is none, or an input other than a mutation's is beyond its bound.
         """
         unfit = check_variables(variables)
         if unfit is not None:

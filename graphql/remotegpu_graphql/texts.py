@@ -5,7 +5,6 @@ named so, and no resolver has to think of it.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 from graphql import ASTValidationRule, FloatValueNode, GraphQLError, StringValueNode
@@ -13,7 +12,7 @@ from graphql import ASTValidationRule, FloatValueNode, GraphQLError, StringValue
 from remotegpu_core.texts import storable
 from remotegpu_protocol.grammar import shorten
 
-_MESSAGE: Final = "Text cannot hold U+0000 or half of a surrogate pair."
+NOT_STORABLE: Final = "Text cannot hold U+0000 or half of a surrogate pair."
 
 
 class StorableTextRule(ASTValidationRule):
@@ -21,7 +20,7 @@ class StorableTextRule(ASTValidationRule):
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if not storable(node.value):
-            self.report_error(GraphQLError(_MESSAGE, node))
+            self.report_error(GraphQLError(NOT_STORABLE, node))
 
 
 class FiniteNumberRule(ASTValidationRule):
@@ -31,18 +30,3 @@ class FiniteNumberRule(ASTValidationRule):
         if not math.isfinite(float(node.value)):
             message = f"A number is less than 1.8e308, got {shorten(node.value)}."
             self.report_error(GraphQLError(message, node))
-
-
-def check_variables(variables: Mapping[str, Any]) -> GraphQLError | None:
-    """What is wrong with the texts in decoded JSON."""
-    waiting: list[Any] = [variables]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            if not storable(value):
-                return GraphQLError(_MESSAGE, extensions={"code": "INVALID_INPUT"})
-        elif isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return None

@@ -12,6 +12,7 @@ from remotegpu_core.models import AuditEvent, Outcome
 from remotegpu_graphql.bounds import bound_of, characters, declare_bounds, inputs_of, items
 from remotegpu_graphql.engine import Engine
 from remotegpu_graphql.errors import RequestRefused
+from remotegpu_graphql.variable_bounds import MAX_VARIABLE_VALUES, check_variables
 from tests.graphql_schema.asking import ask, codes
 from tests.graphql_schema.people import as_admin
 
@@ -126,11 +127,31 @@ async def test_a_query_beyond_a_bound_does_not_run(plane: ControlPlane) -> None:
     admin = await as_admin()
     body = await ask(plane, admin, source, {"l": [label] * 64})
     assert body["data"] == {"machines": {"totalCount": 0}}
-    body = await ask(plane, admin, source, {"l": [label] * 990})
+    body = await ask(plane, admin, source, {"l": [label] * 100})
     (error,) = body["errors"]
     assert error["extensions"] == {"code": "INVALID_INPUT", "field": ["filter", "labels"]}
-    assert error["message"] == "filter.labels takes at most 64 elements, got 990."
+    assert error["message"] == "filter.labels takes at most 64 elements, got 100."
     assert "data" not in body
+    body = await ask(plane, admin, source, {"l": [label] * 990})
+    (error,) = body["errors"]
+    assert error["extensions"] == {"code": "LIMIT_EXCEEDED"}
+    assert error["message"].startswith("The variables hold more than 1000 values")
+    assert "data" not in body
+
+
+@pytest.mark.parametrize(
+    ("variables", "fits"),
+    [
+        ({"l": [None] * (MAX_VARIABLE_VALUES - 1)}, True),
+        ({"l": [None] * MAX_VARIABLE_VALUES}, False),
+        ({str(number): number for number in range(MAX_VARIABLE_VALUES)}, True),
+        ({"l": [{"a": [[]]}] * (MAX_VARIABLE_VALUES // 3)}, True),
+        ({"l": [{"a": [[]]}] * (MAX_VARIABLE_VALUES // 3 + 1)}, False),
+    ],
+)
+def test_values_in_variables(variables: dict[str, Any], fits: bool) -> None:
+    """Elements of lists and fields of objects are counted, declared or not."""
+    assert (check_variables(variables) is None) is fits
 
 
 async def test_a_mutation_tells_it_as_a_user_error(plane: ControlPlane) -> None:

@@ -38,6 +38,7 @@ from remotegpu_graphql.limits import (
 )
 from remotegpu_graphql.metrics.subscriptions import MAX_MACHINES
 from remotegpu_graphql.nodes import MAX_NODES
+from remotegpu_graphql.variable_bounds import MAX_VARIABLE_VALUES
 from remotegpu_protocol.limits import MAX_SSH_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,7 @@ def _row(start: str) -> str:
         ("depth in fields", MAX_DEPTH),
         ("aliases of an operation", MAX_ALIASES),
         ("directives of an operation", MAX_DIRECTIVES),
+        ("values in `variables`", MAX_VARIABLE_VALUES),
         ("cost of an operation", MAX_COST),
         ("page of a list", MAX_PAGE),
         ("ids of `nodes`", MAX_NODES),

@@ -15,6 +15,7 @@ from remotegpu_core.models import Booking, Gpu, GpuGroup, Machine, MachineGrant,
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
 from remotegpu_core.services.access import visible_machines
 from remotegpu_core.services.availability import free_gpus_of, machines_that_are
+from remotegpu_core.services.labels import with_labels
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import composed_labels, storable
 from remotegpu_protocol.limits import MAX_GPUS
@@ -87,9 +88,8 @@ async def list_machines(
                 f"atLeast is 1 to {MAX_GPUS}, got {count}.", field=["filter", "freeGpus", "atLeast"]
             )
         query = query.filter(id__in=Subquery(_with_free_gpus(model, count)))
-    for key, value in chosen.labels:
-        labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
-        query = query.filter(id__in=Subquery(labelled))
+    if chosen.labels:
+        query = query.filter(with_labels(chosen.labels))
     if chosen.text is not None:
         matching = Q(name__icontains=chosen.text) | Q(id__in=Subquery(_with_gpu(chosen.text)))
         query = query.filter(matching)

@@ -15,6 +15,7 @@ from remotegpu_core.services.machines import (
 from remotegpu_core.services.maintenance import set_labels
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from tests.core.hosts import gpu, inventory, make_machine, make_online
+from tests.core.scale.plans import statements
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -85,9 +86,16 @@ async def test_by_labels_of_which_all_must_hold(admin: Actor) -> None:
     assert await names(admin, labels=[("rack", "7")]) == ["a", "b"]
     assert await names(admin, labels=[("rack", "7"), ("room", "b")]) == ["b"]
     assert await names(admin, labels=[("rack", "7"), ("rack", "8")]) == []
+    assert await names(admin, labels=[("rack", "7"), ("rack", "7")]) == ["a", "b"]
     assert await names(admin, labels=[("rack", "a")]) == []
     found = await labels_of([first.id, second.id])
     assert [(label.key, label.value) for label in found[first.id]] == [("rack", "7"), ("room", "a")]
+
+
+async def test_all_labels_are_one_question(admin: Actor) -> None:
+    with statements() as seen:
+        await names(admin, labels=[(f"key-{number}", "x") for number in range(64)])
+    assert [query.count("SELECT") for query, _ in seen] == [2] * len(seen)
 
 
 async def test_labels_are_equal_however_they_are_composed(admin: Actor) -> None:

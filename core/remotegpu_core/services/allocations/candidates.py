@@ -12,6 +12,7 @@ from remotegpu_core.database.sql import contains, select
 from remotegpu_core.services.allocations.placement import NEVER
 from remotegpu_core.services.allocations.request import AllocateRequest
 from remotegpu_core.services.availability import USELESS_GPUS
+from remotegpu_core.services.labels import with_labels_sql
 
 #: What the database calls a machine: text on SQLite.
 MachineId = uuid.UUID | str
@@ -23,7 +24,6 @@ _BOUND: Final = (
     "SELECT machine_id FROM machine_grant WHERE workspace_id IN "
     "(SELECT workspace_id FROM membership WHERE user_id = ?))"
 )
-_LABELLED: Final = "m.id IN (SELECT machine_id FROM machine_label WHERE key = ? AND value = ?)"
 
 #: By machine: its GPUs, those that can be used, those of these that are as asked, and the smallest.
 _GPUS: Final = """
@@ -211,9 +211,10 @@ def _open(request: AllocateRequest, *, now: bool, bound_to: uuid.UUID | None) ->
     parts.append("m.shareable = TRUE" if request.gpu_count else "m.allocatable = TRUE")
     if now:
         parts += ["m.presence = 'ONLINE'", "m.command_hold IS NULL"]
-    for label in request.requirement.labels if request.requirement else ():
-        parts.append(_LABELLED)
-        values += label
+    if request.requirement is not None and request.requirement.labels:
+        labelled, texts = with_labels_sql(request.requirement.labels, "m.id")
+        parts.append(labelled)
+        values += texts
     if bound_to is not None:
         parts.append(_BOUND)
         values += [bound_to, bound_to]

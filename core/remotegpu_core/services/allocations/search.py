@@ -4,17 +4,17 @@ import uuid
 from collections.abc import Collection
 from typing import Final
 
-from tortoise.expressions import Subquery
 from tortoise.queryset import QuerySet
 
 from remotegpu_core.clock import now_ms
 from remotegpu_core.database.sql import as_uuid
-from remotegpu_core.models import Machine, MachineLabel
+from remotegpu_core.models import Machine
 from remotegpu_core.services.allocations.beneficiary import Beneficiary
 from remotegpu_core.services.allocations.candidates import CandidateQuery
 from remotegpu_core.services.allocations.capacity import read_hosts
 from remotegpu_core.services.allocations.placement import NEVER, Placement, Refused, place, refused
 from remotegpu_core.services.allocations.request import AllocateRequest
+from remotegpu_core.services.labels import with_labels
 
 #: Candidates that are read in full at once.
 _BEST: Final = 32
@@ -59,7 +59,6 @@ async def look(
 def _eligible(whose: Beneficiary, request: AllocateRequest) -> QuerySet[Machine]:
     """Machines that they may have, with the labels that are asked for."""
     machines = whose.machines()
-    for key, value in request.requirement.labels if request.requirement else ():
-        labelled = MachineLabel.filter(key=key, value=value).values("machine_id")
-        machines = machines.filter(id__in=Subquery(labelled))
+    if request.requirement is not None and request.requirement.labels:
+        machines = machines.filter(with_labels(request.requirement.labels))
     return machines
