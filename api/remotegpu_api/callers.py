@@ -70,7 +70,7 @@ async def actor_of(
 def ignored_credentials(
     connection: HTTPConnection, settings: Settings, *, cookie_counts: bool = True
 ) -> list[str]:
-    """What a caller who is nobody sent in vain, so that it need not be guessed. Never its value."""
+    """What a caller without sign-in sent in vain, so that the caller need not guess. Never its value."""
     told: list[str] = []
     if "authorization" in connection.headers and bearer_token(connection) is None:
         told.append("The header Authorization: expected 'Bearer TOKEN'.")

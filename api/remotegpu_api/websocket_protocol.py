@@ -207,7 +207,7 @@ class WebsocketProtocol(WebSocketsSansIOProtocol):
             self.conn.send_close(code, reason)
             self.transport.write(b"".join(self.conn.data_to_send()))
             if self.read_paused:
-                # The answer may stand behind messages, which nobody hears any more.
+                # The answer may stand behind messages, which have no reader any more.
                 self.read_paused = False
                 self.transport.resume_reading()
         self._end_within(self.close_timeout if within is None else within, SLOW_CLOSE_TIMEOUT)

@@ -57,7 +57,7 @@ class Actor:
     credential_id: uuid.UUID | None = None
     expires_at: int | None = None
     source_address: str | None = None
-    #: Nobody yet: the call is a sign-in and nothing else, which has limits of its own.
+    #: Not known yet: the call is a sign-in and nothing else, which has limits of its own.
     is_signing_in: bool = False
 
     @property

@@ -29,7 +29,7 @@ class Clock:
 
     @staticmethod
     def elapsed() -> int:
-        """Milliseconds on a clock that nobody can set; a suspended host's time counts too."""
+        """Milliseconds on a clock that cannot be set; a suspended host's time counts too."""
         return time.clock_gettime_ns(_ELAPSED) // 1_000_000
 
     def now(self) -> int:
@@ -45,7 +45,7 @@ class Clock:
         return self.wall() - self.now()
 
     def adopt(self) -> None:
-        """Take what the wall clock says for the time, whatever it said before."""
+        """Take what the wall clock says now for the time."""
         self._offset = self.wall() - self.elapsed()
 
 

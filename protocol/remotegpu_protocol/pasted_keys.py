@@ -17,7 +17,7 @@ _PUBLIC: Final = (
 )
 _PUTTY: Final = "PuTTY-User-Key-File-"
 _BYTE_ORDER_MARK: Final = "\ufeff"
-#: Whatever some program takes for the end of a line.
+#: What any program takes for the end of a line.
 ENDS_OF_LINES: Final = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 

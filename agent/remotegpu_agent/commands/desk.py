@@ -128,7 +128,7 @@ class CommandDesk:
         return await self._disk(self._policy.read)
 
     async def damaged_records(self) -> str | None:
-        """For the inventory: why nobody knows any more who has the host."""
+        """For the inventory: why the agent does not know any more which allocation has the host."""
         return await self._disk(self._records.trouble)
 
     async def holdings(self) -> list[str]:

@@ -121,7 +121,7 @@ class Engine:
         return there is None or bool(there)
 
     async def _clean(self, result: _Result, *, attempts: int = ATTEMPTS) -> None:
-        """Remove and then look, whatever was seen before: what hides from the first look is removed
+        """Remove and then look, even if the first look found nothing: what hides from the first look is removed
         all the same, and only a look after a removal proves anything."""
         step = result.step
         missing = self._missing(result)

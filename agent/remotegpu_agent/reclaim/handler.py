@@ -138,7 +138,7 @@ class Reclaim(EndAllocation):
         allocation = await self._kept.find(allocation_id)
         further = await asyncio.to_thread(subordinate_ids, account.name, account.uid)
         if allocation is not None:
-            # What was written down when it was made: somebody may have removed the account since.
+            # What was written down when it was made: the account may have been removed since.
             further = list(dict.fromkeys([*allocation.further, *further]))
         return Tenancy(
             allocation_id,

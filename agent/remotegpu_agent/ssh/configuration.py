@@ -19,7 +19,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Somebody who signs in as `user` from the address `source`, for `Match` blocks."""
+    """A sign-in as `user` from the address `source`, for `Match` blocks."""
 
     user: str
     source: str

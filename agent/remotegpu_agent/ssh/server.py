@@ -87,7 +87,7 @@ class SshServerReader:
         return structs.replace(server, refusal=general, accounts=differing)
 
     def _ask(self, connection: Connection | None) -> tuple[Configuration, str | None]:
-        """What sshd says, and why nobody could sign in where it says nothing."""
+        """What sshd says, and why no account could sign in where it says nothing."""
         if self._sshd is None or not os.access(self._sshd, os.X_OK):
             return Configuration({}), None
         try:

@@ -10,7 +10,7 @@ from typing import Final
 from remotegpu_agent.ssh.configuration import Configuration
 from remotegpu_protocol.ssh_keys import InvalidPublicKey, parse_public_key
 
-#: Of `ForceCommand` and login shells: programs that give nobody a shell.
+#: Of `ForceCommand` and login shells: programs that give no shell.
 _NO_SHELL: Final = frozenset({"internal-sftp", "nologin", "false", "true"})
 _EVERYWHERE: Final = frozenset({"*", "0.0.0.0/0", "::/0"})
 

@@ -45,7 +45,7 @@ class PresenceDuty:
         #: Epoch and last word (monotonic seconds) of machines whose link ended here.
         self._gone: dict[uuid.UUID, tuple[int, float]] = {}
         #: Since when (monotonic seconds) the database has been there without a break: before that,
-        #: nobody could have written a heartbeat, and no silence counts.
+        #: no replica could have written a heartbeat, and no silence counts.
         self._watching_since = time.monotonic()
         self._last_done = dict.fromkeys((_BEAT, _SWEEP, _NOTE, _PRUNE), time.monotonic())
         self._task: asyncio.Task[None] | None = None

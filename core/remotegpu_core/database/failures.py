@@ -7,7 +7,7 @@ through `failures_told`. What is left, such as a violated constraint, stays what
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -129,6 +129,22 @@ def failures_told() -> Iterator[None]:
         if trouble is None:
             raise
         raise DatabaseUnavailable(trouble) from error
+
+
+def tell_failure(
+    error: BaseException | None, note: Callable[[Trouble], None] | None = None
+) -> None:
+    """At the end of a statement's connection, with what the statement raised. `note` is told first.
+
+    Raises:
+        DatabaseUnavailable: in its place, where it says that the database cannot be used.
+    """
+    trouble = None if error is None else trouble_of(error)
+    if trouble is None:
+        return
+    if note is not None:
+        note(trouble)
+    raise DatabaseUnavailable(trouble) from error
 
 
 #: Seconds after the last refused write for which the database counts as refusing, even if a small

@@ -30,6 +30,7 @@ from remotegpu_core.database.failures import (
     Trouble,
     WriteHealth,
     failures_told,
+    tell_failure,
     trouble_of,
 )
 
@@ -75,8 +76,7 @@ class _PooledConnection(PoolConnectionWrapper[asyncpg.Connection]):
         await self.client.note(trouble)
         with failures_told():
             await super().__aexit__(kind, error, trace)
-        if trouble is not None:
-            raise DatabaseUnavailable(trouble) from error
+        tell_failure(error)
 
 
 class _TransactionsConnection(ConnectionWrapper[asyncpg.Connection]):
@@ -89,8 +89,7 @@ class _TransactionsConnection(ConnectionWrapper[asyncpg.Connection]):
         trace: TracebackType | None,
     ) -> None:
         await super().__aexit__(kind, error, trace)
-        if error is not None and (trouble := trouble_of(error)) is not None:
-            raise DatabaseUnavailable(trouble) from error
+        tell_failure(error)
 
 
 class Transaction(TransactionWrapper):

@@ -1,4 +1,4 @@
-"""SQLite for Tortoise: writers wait for their turn, readers for nobody, and no lock stays behind.
+"""SQLite for Tortoise: writers wait for their turn, readers do not wait, and no lock stays behind.
 
 A deferred BEGIN fails at once, whatever the busy timeout, when another process wrote between its
 first read and its first write; BEGIN IMMEDIATE waits for its turn instead. Statements that only
@@ -30,7 +30,7 @@ from remotegpu_core.database.failures import (
     Trouble,
     WriteHealth,
     failures_told,
-    trouble_of,
+    tell_failure,
 )
 
 #: Seconds that a writer of this process waits for another one to finish.
@@ -76,9 +76,7 @@ class _Connection(ConnectionWrapper[aiosqlite.Connection]):
         trace: TracebackType | None,
     ) -> None:
         await super().__aexit__(kind, error, trace)
-        if error is not None and (trouble := trouble_of(error)) is not None:
-            self._health.refused(trouble)
-            raise DatabaseUnavailable(trouble) from error
+        tell_failure(error, self._health.refused)
 
 
 class ImmediateTransaction(SqliteTransactionWrapper):

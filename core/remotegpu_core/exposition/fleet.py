@@ -48,7 +48,7 @@ class Choice:
     shards: int = 1
 
     def has(self, machine_id: uuid.UUID) -> bool:
-        """Whether a machine is in this part: always the same one, in whatever process."""
+        """Whether a machine is in this part: the same answer in every process."""
         return machine_id.int % self.shards == self.shard
 
 

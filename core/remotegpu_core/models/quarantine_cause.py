@@ -33,7 +33,7 @@ class QuarantineCause(Model):
     allocation_id: UUID | None
     #: One of `services.quarantine.CauseCode`.
     code = fields.CharField(max_length=32)
-    #: What is wrong, for everybody who sees the machine.
+    #: What is wrong, for all users who see the machine.
     message = fields.CharField(max_length=500)
     #: When it began, in milliseconds since the Unix epoch. A new message changes nothing in it.
     since = fields.BigIntField()

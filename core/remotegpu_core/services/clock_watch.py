@@ -19,7 +19,7 @@ from remotegpu_core.services import freeze, stamps
 log = structlog.get_logger()
 
 #: Milliseconds by which the clock may be ahead of the database's newest stamp at a start: how long
-#: all processes may have been stopped before somebody has to say that so much time has passed.
+#: all processes may have been stopped before an administrator has to confirm the clock.
 MAX_ABSENCE: Final = 30 * 60_000
 #: Milliseconds by which it may be behind it: a stamp of another replica.
 MAX_BEHIND: Final = 60_000

@@ -136,7 +136,7 @@ async def _held() -> list[Freeze]:
 async def _freeze(cause: FreezeCause, reason: str) -> None:
     now = now_ms()
     async with transaction():
-        # Whatever caused it first stands as its reason.
+        # The first cause stays as its reason.
         for held in await _held():
             if held.cause is not FreezeCause.CLOCK:
                 await Freeze.filter(id=held.id).update(until=now + QUIET)

@@ -69,7 +69,7 @@ async def settle() -> int:
 
 
 async def assign(actor: Actor, machine_id: uuid.UUID, gpu_uuid: str) -> Gpu:
-    """Say that a GPU is in this machine, whatever others report; admins only.
+    """Say that a GPU is in this machine, although other machines report it; admins only.
 
     Raises:
         NotFound: the machine's host does not report it.

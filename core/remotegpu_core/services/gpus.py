@@ -36,7 +36,7 @@ class GpuFilter:
     memory_at_least: int | None = None
     health: Collection[Health] | None = None
     machine_id: uuid.UUID | None = None
-    #: Whether nobody holds it at this moment.
+    #: Whether no allocation holds it at this moment.
     free: bool | None = None
 
 

@@ -18,7 +18,7 @@ from remotegpu_protocol.kinds import ALLOCATION_END, AllocationEnd
 
 #: Allocations that a message names.
 _NAMED: Final = 4
-#: Newer than whatever the host was told of the allocation.
+#: Newer than everything that the host was told of the allocation.
 _GENERATION: Final = 2**31 - 1
 _WITHIN: Final = 10 * 366 * 86_400_000
 

@@ -142,7 +142,7 @@ async def prune() -> None:
 
 
 def _running_for() -> int:
-    """Milliseconds that have passed for certain, whatever the wall clock says: a process that started
+    """Milliseconds that have passed for certain, by a clock that cannot be set: a process that started
     with a clock that is ahead forgets no failure for that."""
     return CLOCK.elapsed() - _STARTED
 

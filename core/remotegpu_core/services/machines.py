@@ -47,7 +47,7 @@ class MachineFilter:
     labels: Sequence[tuple[str, str]] = ()
     #: Part of the name or of a GPU's model, in any case.
     text: str | None = None
-    #: At least so many GPUs that nobody holds, and that work, with this part in their model.
+    #: At least so many GPUs that no allocation holds, and that work, with this part in their model.
     free_gpus: tuple[str | None, int] | None = None
     #: Only machines that the caller or a workspace of theirs has a grant on, for admins too.
     mine: bool | None = None

@@ -49,7 +49,7 @@ async def retire(actor: Actor, machine_id: uuid.UUID) -> Machine:
             lifecycle_reason=None,
             hardware_uuid=None,
             claimed_hardware_uuid=None,
-            # Whatever its link still says is void.
+            # What its link still says is void.
             epoch=F("epoch") + 1,
         )
         await Gpu.filter(machine_id=machine_id, removed_at=None).update(removed_at=now_ms())

@@ -20,7 +20,7 @@ from remotegpu_protocol.grammar import clean_text
 
 #: Milliseconds between two writes of an API token's last use.
 _USE_RESOLUTION = 60_000
-#: Milliseconds for which a network is known that somebody signed in from. Sessions that ended are
+#: Milliseconds for which a network is known that a user signed in from. Sessions that ended are
 #: forgotten earlier, where they last shorter.
 _KNOWN_FOR = 30 * 86_400_000
 
@@ -187,7 +187,7 @@ async def prune() -> None:
 
 
 def _refused(user: User | None) -> InvalidCredentials:
-    """The same answer whatever was wrong. The trail names the account, never what was typed."""
+    """The same answer for every cause. The trail names the account, never what was typed."""
     error = InvalidCredentials("The user name or the password is wrong.")
     error.target = ("User", user.id) if user else None
     return error

@@ -19,7 +19,8 @@ class LabelInput:
 
 
 @strawberry.input(
-    name="FreeGpusFilter", description="GPUs in one machine that nobody holds now, and that work."
+    name="FreeGpusFilter",
+    description="GPUs in one machine that no allocation holds now, and that work.",
 )
 class FreeGpusInput:
     at_least: int = strawberry.field(description="So many of them, 1 to 64.")
@@ -101,7 +102,7 @@ class GpuFilterInput:
         default=None, description="In this machine."
     )
     free: bool | None = strawberry.field(
-        default=None, description="Whether nobody holds it at this moment."
+        default=None, description="Whether no allocation holds it at this moment."
     )
 
     def to_filter(self) -> GpuFilter:

@@ -81,7 +81,7 @@ def _is_removed(row: dict[str, str]) -> bool:
 def _remove(table: str, identifier: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if table == "shm":
-        # While somebody has it attached, it could be attached by more: not any longer.
+        # While a process has it attached, it could be attached by more: not any longer.
         about = ctypes.create_string_buffer(_SIZE)
         if libc.shmctl(identifier, _IPC_STAT, about) == 0:
             for place in (_UID, _GID, _MODE):

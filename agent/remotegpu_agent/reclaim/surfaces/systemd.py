@@ -92,7 +92,7 @@ class UserUnits(BlockingStep):
             ).strip()
             if state not in {"inactive", "failed"}:
                 findings.add(f"{unit} ({state})")
-        # What `limit_tasks` had systemd keep, for whoever has the user id.
+        # What `limit_tasks` had systemd keep for the user id.
         for path in self._settings:
             if path.exists():
                 findings.add(str(path))

@@ -33,7 +33,7 @@ _TOLD: Final = 20
 #: Machines that are looked at in one go.
 _AT_ONCE: Final = 500
 
-# Machines with contested rows that nobody holds any more.
+# Machines with contested rows that no machine holds any more.
 _UNSETTLED: Final = f"""
 SELECT DISTINCT contested.machine_id AS id FROM machine_address AS contested
 WHERE NOT contested.held AND NOT EXISTS (

@@ -153,7 +153,7 @@ class CandidateQuery:
         return found[:MOST]
 
     async def fitting(self, *, limit: int | None = None) -> list[MachineId]:
-        """Where the request could go if nobody had anything, in any order."""
+        """Where the request could go if nothing were allocated, in any order."""
         query = _FITTING.format(gpus=self._gpus, fits=self._fits, open=self._open.sql)
         rows = await select(
             query if limit is None else f"{query} LIMIT {limit}",

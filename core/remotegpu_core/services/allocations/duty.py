@@ -196,7 +196,7 @@ async def _place(allocation: Allocation, placement: Placement) -> bool:
             return False
         found = await _look(allocation, set(), only=machine.id)
         if not isinstance(found, Placement):
-            # Somebody was faster: in the next round.
+            # Another replica was faster: in the next round.
             return False
         allocation.machine_id = machine.id
         allocation.gpu_count = len(found.gpu_ids)
