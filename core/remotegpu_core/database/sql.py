@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pypika_tortoise.context import SqlContext
-from pypika_tortoise.terms import Term
+from pypika_tortoise.terms import Term, ValueWrapper
 from tortoise.connection import get_connection
 from tortoise.expressions import Subquery
 
@@ -43,11 +43,15 @@ def contains(text: str) -> str:
 
 
 class SubSelect(Subquery):
-    """A SELECT without values of its callers, as a set that a filter of the ORM compares with."""
+    """A SELECT as a set that a filter of the ORM compares with. Each `?` in it stands for the next of
+    `values`, which are texts and numbers; UUIDs are given as texts."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, *values: str | int) -> None:
         Term.__init__(self)
         self._sql = sql
+        self._values = values
 
     def get_sql(self, ctx: SqlContext) -> str:
-        return f"({self._sql})"
+        values = iter(self._values)
+        sql = re.sub(r"\?", lambda _: ValueWrapper(next(values)).get_sql(ctx), self._sql)
+        return f"({sql})"

@@ -8,7 +8,7 @@ from typing import Final, cast
 from tortoise.expressions import Q
 
 from remotegpu_core.clock import now_ms
-from remotegpu_core.database.sql import SubSelect
+from remotegpu_core.database.sql import SubSelect, contains
 from remotegpu_core.models import Booking
 from remotegpu_core.states import FINAL, AllocationState, Availability
 
@@ -126,3 +126,38 @@ def free_gpus_of(machine: str) -> str:
     )
     usable = f'SELECT COALESCE(SUM(usable), 0) FROM gpu_group WHERE machine_id = "{machine}"."id"'  # noqa: S608 - a name of ours
     return f"(({usable}) - ({held}))"
+
+
+#: By machine: its GPUs that work, those of them whose model is as asked, and those that are held.
+#: Of machines with GPUs of several kinds the held ones are looked at, of the others only counted.
+_WITH_FREE_GPUS: Final = """
+SELECT g.machine_id FROM (
+    SELECT machine_id, SUM(usable) AS usable, SUM(CASE WHEN {asked} THEN usable ELSE 0 END) AS matching
+    FROM gpu_group GROUP BY machine_id
+) AS g LEFT JOIN (
+    SELECT machine_id, COUNT(DISTINCT CASE WHEN gpu_id NOT IN ({useless}) THEN gpu_id END) AS gpus
+    FROM booking AS b WHERE {held} GROUP BY machine_id
+) AS h ON h.machine_id = g.machine_id LEFT JOIN (
+    SELECT b.machine_id, COUNT(DISTINCT b.gpu_id) AS gpus
+    FROM booking AS b JOIN gpu ON gpu.id = b.gpu_id
+    WHERE {held} AND {asked} AND gpu.removed_at IS NULL AND gpu.health <> 'UNHEALTHY'
+        AND b.machine_id IN (SELECT machine_id FROM gpu_group WHERE gpus > 0
+            GROUP BY machine_id HAVING COUNT(*) > 1)
+    GROUP BY b.machine_id
+) AS s ON s.machine_id = g.machine_id
+WHERE g.matching - CASE WHEN g.matching = g.usable THEN COALESCE(h.gpus, 0)
+    ELSE COALESCE(s.gpus, 0) END >= {count}
+"""
+
+
+def machines_with_free_gpus(count: int, model: str | None = None) -> SubSelect:
+    """Ids of the machines with at least `count` GPUs that work and that are held by no allocation now,
+    with `model` as a part of their model, in any case."""
+    values = () if model is None else (contains(model),) * 2
+    sql = _WITH_FREE_GPUS.format(
+        asked="TRUE" if model is None else "LOWER(model) LIKE ? ESCAPE '\\'",
+        useless=USELESS_GPUS,
+        held=f"b.held AND b.starts_at <= {now_ms()}",
+        count=count,
+    )
+    return SubSelect(sql, *values)

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tortoise.expressions import Q, RawSQL, Subquery
-from tortoise.functions import Count
 
 from remotegpu_core.actor import Actor
-from remotegpu_core.clock import now_ms
+from remotegpu_core.database.sql import SubSelect
 from remotegpu_core.errors import InvalidInput
-from remotegpu_core.models import Booking, Gpu, GpuGroup, Machine, MachineGrant, MachineLabel
+from remotegpu_core.models import Gpu, GpuGroup, Machine, MachineLabel
 from remotegpu_core.paging import Order, Page, PageRequest, fetch_page
-from remotegpu_core.services.access import visible_machines
-from remotegpu_core.services.availability import free_gpus_of, machines_that_are
+from remotegpu_core.services.access import granted_to, visible_machines
+from remotegpu_core.services.availability import (
+    free_gpus_of,
+    machines_that_are,
+    machines_with_free_gpus,
+)
 from remotegpu_core.services.labels import with_labels
 from remotegpu_core.states import Availability, Health, Lifecycle, Presence
 from remotegpu_core.texts import composed_labels, storable
@@ -87,18 +90,14 @@ async def list_machines(
             raise InvalidInput(
                 f"atLeast is 1 to {MAX_GPUS}, got {count}.", field=["filter", "freeGpus", "atLeast"]
             )
-        query = query.filter(id__in=Subquery(_with_free_gpus(model, count)))
+        query = query.filter(id__in=_with_free_gpus(model, count))
     if chosen.labels:
         query = query.filter(with_labels(chosen.labels))
     if chosen.text is not None:
         matching = Q(name__icontains=chosen.text) | Q(id__in=Subquery(_with_gpu(chosen.text)))
         query = query.filter(matching)
     if chosen.mine:
-        user_id = actor.require_user()
-        granted = MachineGrant.filter(
-            Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id)
-        )
-        query = query.filter(id__in=Subquery(granted.values("machine_id")))
+        query = query.filter(granted_to(actor.require_user()))
     by_free = order_field is MachineOrderField.FREE_GPUS
     counted = RawSQL(free_gpus_of("machine")) if by_free else None
     order = Order(_COLUMNS[order_field], descending, counted)
@@ -133,13 +132,9 @@ def _with_gpu(model: str):  # type: ignore[no-untyped-def]  # Tortoise's ValuesQ
     return GpuGroup.filter(model__icontains=model, gpus__gt=0).values("machine_id")
 
 
-def _with_free_gpus(model: str | None, count: int):  # type: ignore[no-untyped-def]  # as above
-    held = Booking.filter(held=True, starts_at__lte=now_ms(), gpu_id__not_isnull=True)
-    free = Gpu.filter(removed_at=None).exclude(health=Health.UNHEALTHY)
-    if model is not None:
-        free = (
-            free.filter(model__icontains=model) if storable(model, 255) else free.filter(id__in=[])
-        )
-    free = free.exclude(id__in=Subquery(held.values("gpu_id")))
-    counted = free.annotate(free=Count("id")).filter(free__gte=count)
-    return counted.group_by("machine_id").values("machine_id")
+def _with_free_gpus(model: str | None, count: int) -> SubSelect:
+    if model is None:
+        return machines_with_free_gpus(count)
+    if not storable(model, 255):
+        return SubSelect("SELECT NULL WHERE FALSE")
+    return machines_with_free_gpus(count, model)

@@ -8,7 +8,8 @@ from remotegpu_core.bus.bus import Bus
 from remotegpu_core.database.connection import Database
 from remotegpu_core.settings import Settings
 from tests.core.scale.plans import planned
-from tests.core.scale.rows import SMALL, Fleet
+from tests.core.scale.rows import write_fleet
+from tests.core.scale.sql import SMALL
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ async def small_fleet(sqlite_settings: Settings) -> AsyncIterator[Settings]:
     database = Database(sqlite_settings)
     await database.open()
     try:
-        await Fleet(SMALL).write()
+        await write_fleet(SMALL)
         yield sqlite_settings
     finally:
         await database.close()

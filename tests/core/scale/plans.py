@@ -35,16 +35,15 @@ from remotegpu_core.services.machines import MachineFilter, MachineOrderField, l
 from remotegpu_core.settings import Settings
 from remotegpu_core.states import AllocationState, Availability
 from tests.core.people import make_actor, make_admin
-from tests.core.scale.rows import HOUR, row_id
+from tests.core.scale.sql import HOUR, row_id
 
 #: Tables that grow with time or with all that a fleet does. `machine` and `gpu_group` have one row
-#: a machine: some questions are about each of them. SQLite reads `machine_grant`, a few short rows a
-#: machine, from end to end for what a tenant may see.
+#: a machine: some questions are about each of them.
 LARGE: Final = frozenset(
     (
         *("audit_event", "allocation", "allocation_event", "booking", "occupancy", "gpu"),
         *("cleaning_receipt", "command", "operation", "operation_step", "machine_change"),
-        *("machine_label", "session", "api_token", "ssh_key"),
+        *("machine_label", "machine_grant", "session", "api_token", "ssh_key"),
     )
 )
 
@@ -88,6 +87,8 @@ def lists(admin: Actor, tenant: Actor) -> Iterator[tuple[str, List]]:
             "label": MachineFilter(labels=[("rack", "rack-3")]),
             "model": MachineFilter(gpu_model="h100"),
             "text": MachineFilter(text="node-0000007"),
+            "free": MachineFilter(free_gpus=("h100", 2)),
+            "free of any": MachineFilter(free_gpus=(None, 2)),
             "mine": MachineFilter(mine=True),
         }.items():
             yield (

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from tortoise.expressions import Q, Subquery
 from tortoise.queryset import QuerySet
 
-from remotegpu_core.models import Booking, Gpu, Machine, MachineGrant, Occupancy
+from remotegpu_core.models import Booking, Gpu, Machine, Occupancy
+from remotegpu_core.services.access import granted_to
 from remotegpu_core.services.allocations.placement import Host, Slot
 from remotegpu_core.services.allocations.reason import Reason, ReasonCode
 from remotegpu_core.services.allocations.request import AllocateRequest
@@ -29,8 +29,7 @@ _OUT: Final = {
 
 def granted_machines(user_id: uuid.UUID) -> QuerySet[Machine]:
     """Machines that a user may have for themself: granted to them or to a workspace of theirs."""
-    granted = MachineGrant.filter(Q(user_id=user_id) | Q(workspace__memberships__user_id=user_id))
-    return Machine.filter(id__in=Subquery(granted.values("machine_id")))
+    return Machine.filter(granted_to(user_id))
 
 
 async def read_hosts(
