@@ -100,7 +100,8 @@ def _questions(
     events = partial(list_events, actor, PAGE)
     return [
         ("planAllocation", planning),
-        ("allocate", allocating),
+        # A quota ends what a tenant may have.
+        *([("allocate", allocating)] if actor.sees_all_machines else []),
         ("fleet", fleet),
         ("machines, AVAILABLE", partial(machines, MachineFilter(availability=[Availability.AVAILABLE]))),
         ("machines, freeGpus", partial(machines, MachineFilter(free_gpus=("h100", 2)))),

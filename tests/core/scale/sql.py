@@ -96,7 +96,7 @@ class Rows:
 
     def series(self, count: int, name: str = "n") -> str:
         if not self.sqlite:
-            return f"SELECT {name} FROM generate_series(0, {count - 1}) AS {name}"
+            return f"SELECT {name} FROM generate_series(0::bigint, {count - 1}) AS {name}"
         return (
             f"WITH RECURSIVE c({name}) AS (SELECT 0 UNION ALL SELECT {name} + 1 FROM c "
             f"LIMIT {count}) SELECT {name} FROM c"
