@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from remotegpu_agent.identity import HostKey
-from remotegpu_core.actor import SYSTEM
+from remotegpu_core.clock import now_ms
 from remotegpu_core.control_plane import control_plane
-from remotegpu_core.services.enrollments import create_enrollment, redeem
+from remotegpu_core.models import Machine
 from remotegpu_core.services.sign_in import sign_in
 from remotegpu_core.settings import Settings, load_settings
-from remotegpu_protocol.messages import Enroll
 from tests.api.program import PROGRAM
 from tests.services.directory import server_directory
 from tests.services.ports import LOOPBACK, unused_port
@@ -42,15 +41,23 @@ class Reading:
     tasks: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plane:
     port: int
     origin: str
     #: An admin's session.
     token: str
     hosts: list[Host]
-    process: ServerProcess
+    command: list[str]
     log: Path
+
+    def __post_init__(self) -> None:
+        self.process = ServerProcess(self.command, log=self.log)
+
+    def start_again(self) -> None:
+        """After its process was stopped."""
+        self.process = ServerProcess(self.command, log=self.log)
+        self.process.wait_until(lambda: _answers(self))
 
     def get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
@@ -104,8 +111,11 @@ class Plane:
 
 
 @contextmanager
-def running_plane(hosts: int, **settings: str) -> Iterator[Plane]:
-    """Serve on the embedded defaults, without rate limits unless `settings` have them."""
+def running_plane(
+    hosts: int, *, database_url: str | None = None, redis_url: str | None = None, **settings: str
+) -> Iterator[Plane]:
+    """Serve on the embedded defaults unless told otherwise, without rate limits unless `settings`
+    have them."""
     with server_directory("soak") as folder:
         port = unused_port()
         origin = f"http://{LOOPBACK}:{port}"
@@ -115,6 +125,8 @@ def running_plane(hosts: int, **settings: str) -> Iterator[Plane]:
             port=port,
             public_url=origin,
             log_level="warning",
+            database_url=database_url,
+            redis_url=redis_url,
         )
         token, enrolled = _prepared(chosen, hosts)
         variables = {
@@ -128,20 +140,19 @@ def running_plane(hosts: int, **settings: str) -> Iterator[Plane]:
             "REMOTEGPU_ANONYMOUS_RATE_TIME": "0",
             "REMOTEGPU_ANONYMOUS_RATE_REQUESTS": "0",
             "REMOTEGPU_ANONYMOUS_RATE_COST": "0",
+            **({} if database_url is None else {"REMOTEGPU_DATABASE_URL": database_url}),
+            **({} if redis_url is None else {"REMOTEGPU_REDIS_URL": redis_url}),
             **settings,
         }
         env = shutil.which("env") or "env"
         log = folder / "serve.log"
-        process = ServerProcess(
-            [env, *(f"{name}={value}" for name, value in variables.items()), PROGRAM, "serve"],
-            log=log,
-        )
-        plane = Plane(port, origin, token, enrolled, process, log)
+        command = [env, *(f"{name}={value}" for name, value in variables.items())]
+        plane = Plane(port, origin, token, enrolled, [*command, str(PROGRAM), "serve"], log)
         try:
-            process.wait_until(lambda: _answers(plane))
+            plane.process.wait_until(lambda: _answers(plane))
             yield plane
         finally:
-            process.stop()
+            plane.process.stop()
 
 
 def _answers(plane: Plane) -> bool:
@@ -154,24 +165,24 @@ def _answers(plane: Plane) -> bool:
 def _prepared(settings: Settings, count: int) -> tuple[str, list[Host]]:
     async def run() -> tuple[str, list[Host]]:
         async with control_plane(settings):
-            hosts = [await _enroll(settings, number) for number in range(count)]
+            hosts = await _enrolled(count)
             signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
             return signed_in.token, hosts
 
     return asyncio.run(run())
 
 
-async def _enroll(settings: Settings, number: int) -> Host:
-    key = HostKey.generate()
-    token, _ = await create_enrollment(SYSTEM, settings, machine_name=f"soak-{number:02d}")
-    enroll = Enroll(
-        token=token,
-        public_key=key.public_key,
-        origin=settings.origin,
-        versions=[1],
-        # The gateway checks signatures; this goes past it, to the service behind.
-        signature=bytes(64),
-        agent_version="soak",
-        hostname=f"soak-{number:02d}",
-    )
-    return Host(str((await redeem(enroll, source_address=None)).id), key)
+async def _enrolled(count: int) -> list[Host]:
+    """Rows as enrolments leave them, all at once: thousands of those take minutes."""
+    keys = [HostKey.generate() for _ in range(count)]
+    machines = [
+        Machine(
+            name=f"soak-{number:05d}",
+            name_key=f"soak-{number:05d}",
+            public_key=key.public_key,
+            created_at=now_ms(),
+        )
+        for number, key in enumerate(keys)
+    ]
+    await Machine.bulk_create(machines, batch_size=100)
+    return [Host(str(machine.id), key) for machine, key in zip(machines, keys, strict=True)]

@@ -63,9 +63,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def dialled(port: int) -> AsyncIterator[Wire]:
+async def dialled(port: int, *, source: str | None = None) -> AsyncIterator[Wire]:
+    """`source`: the address of loopback that the connection comes from."""
+    local = None if source is None else (source, 0)
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=local)
     wire = Wire(reader, writer)
     try:
         yield wire
