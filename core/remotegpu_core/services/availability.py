@@ -70,37 +70,41 @@ REMOVED_GPUS: Final = (
     "SELECT id FROM gpu "
     "WHERE (removed_at IS NOT NULL OR health = 'UNHEALTHY') AND removed_at IS NOT NULL"
 )
+#: An index has all that is claimed, without the allocations: those that are being cleaned, which are
+#: few, are looked for by themselves.
 _CLAIMED: Final = """
-SELECT c.machine_id, g.gpus AS gpus, CASE
-    WHEN c.whole_reclaiming = 1 THEN 'RECLAIMING'
-    WHEN c.whole = 1 THEN 'ALLOCATED'
-    WHEN c.held = 0 THEN 'AVAILABLE'
-    WHEN c.held < g.gpus THEN 'PARTLY_ALLOCATED'
-    WHEN c.reclaiming = c.held THEN 'RECLAIMING'
-    ELSE 'ALLOCATED' END AS availability, c.whole AS whole, c.held AS held
+SELECT machine_id, gpus, whole, held, CASE
+    WHEN whole_reclaiming = 1 THEN 'RECLAIMING'
+    WHEN whole = 1 THEN 'ALLOCATED'
+    WHEN held = 0 THEN 'AVAILABLE'
+    WHEN held < gpus THEN 'PARTLY_ALLOCATED'
+    WHEN reclaiming = held THEN 'RECLAIMING'
+    ELSE 'ALLOCATED' END AS availability
 FROM (
-    SELECT machine_id,
-        MAX(CASE WHEN gpu_id IS NULL THEN 1 ELSE 0 END) AS whole,
-        MAX(CASE WHEN gpu_id IS NULL AND reclaiming = 1 THEN 1 ELSE 0 END) AS whole_reclaiming,
-        COUNT(DISTINCT gpu_id) AS held,
-        COUNT(DISTINCT CASE WHEN reclaiming = 1 THEN gpu_id END) AS reclaiming
-    FROM (
-        SELECT b.machine_id, b.gpu_id, CASE WHEN b.allocation_id IN (
-            SELECT id FROM allocation WHERE state = 'RECLAIMING'
-        ) THEN 1 ELSE 0 END AS reclaiming
-        FROM booking AS b WHERE b.held AND b.starts_at <= {now}
-            AND (b.gpu_id IS NULL OR b.gpu_id NOT IN ({removed}))
-    ) AS claims GROUP BY machine_id
-) AS c LEFT JOIN (
-    SELECT machine_id, SUM(gpus) AS gpus FROM gpu_group GROUP BY machine_id
-) AS g ON g.machine_id = c.machine_id
+    SELECT c.machine_id, c.whole, c.held, r.whole AS whole_reclaiming, r.held AS reclaiming,
+        (SELECT SUM(gpus) FROM gpu_group AS g WHERE g.machine_id = c.machine_id) AS gpus
+    FROM ({claims}) AS c LEFT JOIN (
+        {claims_of_reclaiming}
+    ) AS r ON r.machine_id = c.machine_id
+) AS m
 """
+_CLAIMS: Final = """
+SELECT machine_id, MAX(CASE WHEN gpu_id IS NULL THEN 1 ELSE 0 END) AS whole,
+    COUNT(DISTINCT gpu_id) AS held
+FROM booking AS b WHERE b.held AND b.starts_at <= {now}
+    AND (b.gpu_id IS NULL OR b.gpu_id NOT IN ({removed})) AND {also} GROUP BY machine_id
+"""
+_RECLAIMING: Final = "b.allocation_id IN (SELECT id FROM allocation WHERE state = 'RECLAIMING')"
 
 
 def claimed_machines() -> str:
     """SQL of the machines on which anything is claimed: `machine_id`, `availability` as `of_machine`
     has it, `whole` (whether all of it is), `held` GPUs, and `gpus`."""
-    return _CLAIMED.format(now=now_ms(), removed=REMOVED_GPUS)
+    now = now_ms()
+    all_claims, of_reclaiming = (
+        _CLAIMS.format(now=now, removed=REMOVED_GPUS, also=also) for also in ("TRUE", _RECLAIMING)
+    )
+    return _CLAIMED.format(claims=all_claims, claims_of_reclaiming=of_reclaiming)
 
 
 def machines_that_are(availability: Collection[Availability]) -> Q:
