@@ -113,10 +113,11 @@ class Bus:
             for machine_id, sample, note in zip(ids, samples, notes, strict=True)
         }
 
-    async def add_latest(self, epochs: Mapping[UUID, int], sums: GpuSums) -> None:
+    async def add_latest(self, epochs: Mapping[UUID | str, int], sums: GpuSums) -> None:
         """Add the latest samples of machines, given with the epochs of their newest connections.
 
-        Without Redis there are none. A tenth of what `live` costs, for sums over a whole fleet.
+        A machine's id may be text, as SQLite has it: UUIDs of a whole fleet take longer to make than
+        their samples to read. Without Redis there are none. A tenth of what `live` costs, for sums over a whole fleet.
         """
         try:
             async with self._breaker.question():

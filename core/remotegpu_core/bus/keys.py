@@ -19,7 +19,7 @@ def sample_channel(machine_id: UUID) -> str:
     return f"rg:sample:{machine_id}"
 
 
-def latest_key(machine_id: UUID) -> str:
+def latest_key(machine_id: UUID | str) -> str:
     return f"rg:latest:{machine_id}"
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from remotegpu_core.bus.bus import Bus
 from remotegpu_core.bus.sums import GpuSums
 from remotegpu_core.clock import now_ms
-from remotegpu_core.database.sql import as_uuid, select
+from remotegpu_core.database.sql import select
 from remotegpu_core.services.availability import REMOVED_GPUS, USELESS_GPUS
 from remotegpu_core.states import Lifecycle, Presence
 from remotegpu_protocol.values import MAX_SAFE_INTEGER
@@ -92,7 +92,7 @@ async def summarise(bus: Bus, visible: frozenset[uuid.UUID] | None) -> Fleet:
     sums = GpuSums()
     for first in range(0, len(online), _AT_ONCE):
         some = online[first : first + _AT_ONCE]
-        await bus.add_latest({as_uuid(row[0]): row[1] for row in some}, sums)
+        await bus.add_latest({row[0]: row[1] for row in some}, sums)
     gpus = sum(int(row["gpus"]) for row in rows)
     return Fleet(
         MachineCounts(
