@@ -18,12 +18,12 @@ from remotegpu_api.frame_check import websocket_class
 from remotegpu_api.http_protocol import HttpProtocol
 from remotegpu_api.live.messages import MAX_MESSAGE
 from remotegpu_api.websocket_protocol import WebsocketProtocol
+from remotegpu_core import trust
 from remotegpu_core.control_plane import ControlPlane, control_plane
 from remotegpu_core.database.connection import prepare_directory
 from remotegpu_core.errors import Conflict, InvalidInput
 from remotegpu_core.s3.credentials import check_keys
 from remotegpu_core.settings import Settings
-from remotegpu_core.trust import bucket_context
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ def check_tls(settings: Settings) -> None:
         InvalidInput: one is missing, cannot be read, or does not belong to the other; or there are
             no authorities where there should be some.
     """
-    bucket_context(settings.ca_file)
+    trust.check(settings.ca_file)
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None:
         return

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any
 
 import httpx
@@ -168,7 +169,11 @@ async def _serving(
                     assert not task.done(), "the server ended before it began"
                     await asyncio.sleep(0.01)
             async with httpx.AsyncClient(
-                base_url=f"http://{LOOPBACK}:{chosen.port}", trust_env=False, timeout=20
+                base_url=f"http://{LOOPBACK}:{chosen.port}",
+                trust_env=False,
+                timeout=20,
+                # Nothing here has TLS, and to read the system's authorities takes 50 ms.
+                verify=SSLContext(PROTOCOL_TLS_CLIENT),
             ) as http:
                 yield Server(plane, server.config.app.state.server, http)  # type: ignore[union-attr]  # uvicorn's config takes any ASGI application; ours is Starlette's
         finally:

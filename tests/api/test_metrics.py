@@ -223,10 +223,12 @@ async def test_scrapes_are_bounded(server: Server, monkeypatch: pytest.MonkeyPat
         return await expose_fleet(*arguments, **named)
 
     monkeypatch.setattr(prometheus, "expose_fleet", standing_still)
-    async with AsyncExitStack() as readers:
+    async with AsyncExitStack() as closing:
+        readers: list[asyncio.StreamReader] = []
         for _ in range(MAX_SCRAPES):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            readers.callback(writer.close)
+            closing.callback(writer.close)
+            readers.append(reader)
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: waiting == 1)
 
@@ -239,7 +241,7 @@ async def test_scrapes_are_bounded(server: Server, monkeypatch: pytest.MonkeyPat
 
         await eventually(refused)
         go_on.set()
-        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+        assert (await readers[0].readline()) == b"HTTP/1.1 200 OK\r\n"
     assert (await scrape(server)).value("remotegpu_agents_connected") == 0
 
 

@@ -181,7 +181,7 @@ async def test_gpu_memory_by_user(plane: ControlPlane) -> None:
         sample = shown["gpu"]["latestMetrics"]
         assert sample["uuid"] == host.gpus[1].uuid
         assert (sample["utilization"], sample["gpu"]) == (51.0, {"id": host.gpu_ids[1]})
-        users = [
+        users: list[tuple[object, ...]] = [
             (
                 *(row[name] for name in ("username", "memoryUsed", "gpuCount", "processCount")),
                 row["user"] is not None,

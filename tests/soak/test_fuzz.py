@@ -13,7 +13,7 @@ from tests.soak.plane import Plane, Reading, running_plane
 
 #: Seconds; `make soak` says how long it takes, and a run as part of all tests is short.
 LONG = float(os.environ.get("SOAK_SECONDS") or 600)
-SHORT = 30.0
+SHORT = 10.0
 #: Attackers at a time.
 AT_ONCE = 24
 
