@@ -35,6 +35,7 @@ from tests.api.effects import EffectHost
 from tests.api.plane import ADMIN_PASSWORD
 from tests.core.patience import eventually
 from tests.core.people import HOUR, make_admin
+from tests.services.few_pids import PidLimit
 from tests.services.ports import LOOPBACK, unused_port
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
@@ -60,6 +61,13 @@ class Host:
         self._folder = folder
         self._process: BaseProcess | None = None
         self._mount = contextlib.ExitStack()
+        #: Set where it can be: it needs root.
+        self.pids: PidLimit | None = None
+
+    def limit_pids(self) -> None:
+        self.pids = PidLimit()
+        self.pids.make()
+        self._mount.callback(self.pids.remove)
 
     def mount(self) -> None:
         self._mount.enter_context(small_disk(self.disk, size=8 * 1024 * 1024, inodes=200))
@@ -71,6 +79,9 @@ class Host:
     def start(self) -> None:
         origin = f"http://{LOOPBACK}:{self.detour.port}"
         self._process = self.effects.process(origin, gpus=GPUS)
+        if self.pids is not None and self._process.pid is not None:
+            self.pids.lift()
+            self.pids.take_in(self._process.pid)
 
     def kill(self) -> None:
         """As a power cut would."""
@@ -245,6 +256,8 @@ class World:
         for host in self.hosts:
             host.effects.clock.ahead = 0
             make_room(host.disk)
+            if host.pids is not None:
+                host.pids.lift()
             host.resume()
             host.detour.cut()
         # What was asked for last is done as well, for the most part.

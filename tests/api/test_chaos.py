@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from tests.api.chaos import GPUS, Host, World
 from tests.api.doomed import Replica
+from tests.services.few_pids import PidLimit
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
 from tests.services.small_disk import fill, make_room, use_up_inodes
@@ -177,6 +178,14 @@ class RoughChaos(Chaos):
     def make_room(self, host: int) -> None:
         make_room(self.world.hosts[host].disk)
 
+    @rule(host=hosts)
+    def use_up_pids(self, host: int) -> None:
+        self._pids(host).use_up()
+
+    @rule(host=hosts)
+    def lift_limit_of_pids(self, host: int) -> None:
+        self._pids(host).lift()
+
     @rule(refuse=st.booleans())
     def have_database_refuse(self, refuse: bool) -> None:
         if refuse:
@@ -187,6 +196,16 @@ class RoughChaos(Chaos):
     @invariant()
     def nothing_ends_by_a_clock(self) -> None:
         self.run(self.world.check_endings())
+
+    def _pids(self, host: int) -> PidLimit:
+        found = self.world.hosts[host]
+        if found.pids is None:
+            # It holds for agents that are started from now on.
+            found.limit_pids()
+            found.kill()
+            found.start()
+        assert found.pids is not None
+        return found.pids
 
     def _pause(self, process: Replica | Host, which: int) -> None:
         process.pause()

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +112,15 @@ class Plane:
 
 @contextmanager
 def running_plane(
-    hosts: int, *, database_url: str | None = None, redis_url: str | None = None, **settings: str
+    hosts: int,
+    *,
+    prepare: Callable[[list[Host]], Awaitable[None]] | None = None,
+    database_url: str | None = None,
+    redis_url: str | None = None,
+    **settings: str,
 ) -> Iterator[Plane]:
     """Serve on the embedded defaults unless told otherwise, without rate limits unless `settings`
-    have them."""
+    have them. `prepare` may write more rows before the server starts."""
     with server_directory("soak") as folder:
         port = unused_port()
         origin = f"http://{LOOPBACK}:{port}"
@@ -128,7 +133,7 @@ def running_plane(
             database_url=database_url,
             redis_url=redis_url,
         )
-        token, enrolled = _prepared(chosen, hosts)
+        token, enrolled = _prepared(chosen, hosts, prepare)
         variables = {
             "REMOTEGPU_DATA_DIR": str(folder / "state"),
             "REMOTEGPU_PORT": str(port),
@@ -162,10 +167,14 @@ def _answers(plane: Plane) -> bool:
         return False
 
 
-def _prepared(settings: Settings, count: int) -> tuple[str, list[Host]]:
+def _prepared(
+    settings: Settings, count: int, prepare: Callable[[list[Host]], Awaitable[None]] | None
+) -> tuple[str, list[Host]]:
     async def run() -> tuple[str, list[Host]]:
         async with control_plane(settings):
             hosts = await _enrolled(count)
+            if prepare is not None:
+                await prepare(hosts)
             signed_in = await sign_in(settings, "admin", _PASSWORD, source_address=None)
             return signed_in.token, hosts
 

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -165,7 +166,7 @@ async def _run(plane: Plane, machines: list[str], source: str) -> tuple[int, flo
 @pytest.mark.timeout(180)
 def test_users_hardly_notice_them() -> None:
     source = dearest()
-    usual = {
+    usual: dict[str, Any] = {
         f"REMOTEGPU_{name.upper()}": str(Settings.model_fields[name].default) for name in _LIMITS
     }
     with running_plane(1, **usual) as plane:
