@@ -18,7 +18,6 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from remotegpu_api import demo
-from remotegpu_core.database.connection import Database
 from remotegpu_core.services import freeze
 from tests.api.documents import MACHINES, SIGN_IN
 from tests.api.program import Running, call, call_here, started
@@ -195,7 +194,8 @@ async def test_it_may_be_ended_before_it_has_begun(tmp_path: Path) -> None:
     assert "Traceback" not in demo.log + demo.output
 
 
-async def test_it_takes_the_clock_for_right_after_a_long_stop(database: Database) -> None:
+@pytest.mark.usefixtures("server")
+async def test_it_takes_the_clock_for_right_after_a_long_stop() -> None:
     said = StringIO()
     console = Console(file=said, width=200)
     await demo.confirm_clock(console)

@@ -1883,7 +1883,7 @@ class Migration(migration.Migration):
                 (
                     "message",
                     fields.CharField(
-                        description="What is wrong, for everybody who sees the machine.",
+                        description="What is wrong, for all users who see the machine.",
                         max_length=500,
                     ),
                 ),

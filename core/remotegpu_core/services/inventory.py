@@ -71,8 +71,8 @@ async def _apply(
         if machine is None or machine.epoch != epoch:
             return Applied(stale=True)
         host = msgspec.to_builtins(inventory.host)
-        hardware = await meet(machine, hardware_uuid(inventory.host.hardware_uuid))
         changed, refused = await _apply_gpus(machine, inventory.gpus, now)
+        hardware = await meet(machine, hardware_uuid(inventory.host.hardware_uuid))
         failed_start = told(machine)
         remembered = [] if failed_start is None else [failed_start]
         health, why = _health(inventory, [*remembered, *reasons, *refused])
