@@ -124,9 +124,12 @@ async def _judge_all() -> int:
     changed = 0
     for machine_id in sorted(wanted ^ there):
         async with transaction():
-            if await Machine.filter(id=machine_id).select_for_update().exists():
-                await lock(Topic.MACHINE_CHANGES)
-                changed += await judge(machine_id, SYSTEM)
+            # `exists` would lock nothing, and the row is locked before the counter.
+            machine = await Machine.filter(id=machine_id).select_for_update().get_or_none()
+            if machine is None:
+                continue
+            await lock(Topic.MACHINE_CHANGES)
+            changed += await judge(machine_id, SYSTEM)
     return changed
 
 
