@@ -2,7 +2,8 @@
 
 One machine has a GPU. What another one reports of it is a claim: a row that counts as removed. A claim
 against one that is established changes nothing for that; of two that are equal, neither may use the
-GPU until an admin decides, or one of the hosts reports without it.
+GPU until an admin decides, or one of the hosts reports without it. A machine that reports without a GPU
+for a short time, as after a failed driver, does not lose what spoke for it.
 """
 
 import uuid
@@ -54,6 +55,11 @@ def told_health(row: Gpu) -> dict[str, Any]:
     }
 
 
+def had_since(row: Gpu, now: int) -> int:
+    """Since when the machine has the GPU, if it has it again from `now` on."""
+    return row.created_at if _had_it_for_long(row, now) else now
+
+
 async def settle() -> int:
     """Have claims and those who have the GPU agree, and return how many GPUs changed.
 
@@ -89,7 +95,7 @@ async def assign(actor: Actor, machine_id: uuid.UUID, gpu_uuid: str) -> Gpu:
             )
         holder = next((row for row in rows if row.removed_at is None), None)
         if holder is not None and holder.id != chosen.id:
-            if await Booking.filter(gpu_id=holder.id, held=True).exists():
+            if await _is_booked(holder):
                 raise Conflict(
                     f"An allocation has this GPU, or has booked it, in the machine "
                     f"{machines[holder.machine_id].name!r}: release it first.",
@@ -98,6 +104,7 @@ async def assign(actor: Actor, machine_id: uuid.UUID, gpu_uuid: str) -> Gpu:
             await _demote(holder)
         if chosen.removed_at is not None:
             await _promote(chosen)
+        await Gpu.filter(uuid=gpu_uuid).update(decided_at=None)
         await Gpu.filter(id=chosen.id).update(decided_at=now_ms())
         await audit.record(
             actor,
@@ -138,13 +145,20 @@ async def _settle(gpu_uuid: str) -> int:
     if holder is None:
         if not claims:
             return 0
-        holder, *claims = sorted(claims, key=lambda row: (row.decided_at is None, row.claimed_at))
-        await _promote(holder)
-        holder = await Gpu.get(id=holder.id)
+        holder, *claims = sorted(claims, key=lambda row: (-_claimed(row), row.claimed_at))
+        holder = await _promote(holder)
         changed = 1
     else:
         changed = 0
-    is_disputed = bool(claims) and _standing(holder, claims) is Standing.CLAIMED
+    held = _standing(holder, claims) if claims else Standing.DECIDED
+    stronger = max(claims, key=_claimed, default=None)
+    is_stronger = stronger is not None and _claimed(stronger) > held
+    if stronger is not None and is_stronger and await _gives_way(holder, stronger):
+        await _demote(holder)
+        await _promote(stronger)
+        # What gave way does not get it back by this look: see `_gives_way`.
+        return 1 + await _settle(gpu_uuid)
+    is_disputed = is_stronger or held is Standing.CLAIMED
     if is_disputed is (holder.disputed_at is not None):
         return changed
     holder.disputed_at = now_ms() if is_disputed else None
@@ -163,6 +177,34 @@ async def _settle(gpu_uuid: str) -> int:
     return 1
 
 
+async def _gives_way(holder: Gpu, claim: Gpu) -> bool:
+    """Whether a stronger claim gets the GPU at once. Of two that both had it for a day, neither
+    gives way to the other, else it would go to and fro: that is a dispute."""
+    if claim.decided_at is None and is_established(holder.created_at, now_ms()):
+        return False
+    return not await _is_booked(holder)
+
+
+async def _is_booked(row: Gpu) -> bool:
+    return await Booking.filter(gpu_id=row.id, held=True).exists()
+
+
+def _claimed(claim: Gpu) -> Standing:
+    """What speaks for a claim: its machine may have had the GPU until a short time ago."""
+    if claim.decided_at is not None:
+        return Standing.DECIDED
+    is_back = claim.claimed_at is not None and _had_it_for_long(claim, claim.claimed_at)
+    return Standing.ESTABLISHED if is_back else Standing.CLAIMED
+
+
+def _had_it_for_long(row: Gpu, now: int) -> bool:
+    """Whether it was in the machine for long, and is missing there since less than a day."""
+    if row.removed_at is None:
+        return False
+    was_long = is_established(row.created_at, row.removed_at)
+    return was_long and not is_established(row.removed_at, now)
+
+
 def _standing(holder: Gpu, claims: Iterable[Gpu]) -> Standing:
     if holder.decided_at is not None:
         return Standing.DECIDED
@@ -172,12 +214,17 @@ def _standing(holder: Gpu, claims: Iterable[Gpu]) -> Standing:
     return Standing.CLAIMED
 
 
-async def _promote(row: Gpu) -> None:
+async def _promote(row: Gpu) -> Gpu:
+    """It is in its machine from now on: a claim that waited for long was no possession."""
+    since = row.created_at if _claimed(row) is Standing.ESTABLISHED else now_ms()
     row.claimed_at = row.removed_at = None
-    await Gpu.filter(id=row.id).update(claimed_at=None, removed_at=None, **told_health(row))
+    await Gpu.filter(id=row.id).update(
+        claimed_at=None, removed_at=None, created_at=since, **told_health(row)
+    )
     await _tell(row.machine_id, claimed(row.uuid), is_so=False)
     await record_change(row.machine_id, ChangeKind.INVENTORY_CHANGED)
     await join_whole_machines(row.machine_id)
+    return await Gpu.get(id=row.id)
 
 
 async def _demote(row: Gpu) -> None:

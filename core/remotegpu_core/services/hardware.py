@@ -16,7 +16,10 @@ async def meet(machine: Machine, reported: str | None) -> str | None:
     Returns what is wrong with it: another machine has it and no admin has allowed that. The machine is
     kept out of use then.
     """
-    if reported is None or reported == machine.hardware_uuid:
+    if reported is None:
+        # Firmware that could not be read says nothing else, and takes back no consent.
+        return None
+    if reported == machine.hardware_uuid:
         claimed = None
     elif await Machine.filter(hardware_uuid=reported).exclude(id=machine.id).exists():
         claimed = reported

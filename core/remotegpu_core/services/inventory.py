@@ -153,6 +153,8 @@ async def _apply_gpus(
         elif row is not None and row.disputed_at is not None:
             conflicts.append(gpu_claims.disputed(gpu.uuid))
             del values["health"], values["health_reason"]
+        elif row is not None and row.removed_at is not None:
+            values["created_at"] = gpu_claims.had_since(row, now)
         if row is None:
             await Gpu.create(machine_id=machine.id, uuid=gpu.uuid, created_at=now, **values)
             changed = True
@@ -161,7 +163,7 @@ async def _apply_gpus(
             changed = True
     gone = [row.id for uuid_, row in known.items() if uuid_ not in seen and row.removed_at is None]
     if gone:
-        await Gpu.filter(id__in=gone).update(removed_at=now, disputed_at=None, decided_at=None)
+        await Gpu.filter(id__in=gone).update(removed_at=now, disputed_at=None)
         changed = True
     given_up = [uuid_ for uuid_, row in known.items() if uuid_ not in seen and row.claimed_at]
     if given_up:

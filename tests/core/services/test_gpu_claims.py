@@ -44,7 +44,9 @@ async def health(machine: Machine) -> Health:
 
 async def long_ago(machine: Machine) -> None:
     before = now_ms() - ESTABLISHED_AFTER - 1000
-    await Gpu.filter(machine_id=machine.id).update(created_at=before)
+    rows = Gpu.filter(machine_id=machine.id)
+    await rows.update(created_at=before)
+    await rows.filter(claimed_at__isnull=False).update(claimed_at=before, removed_at=before)
 
 
 FINE, BAD = Health.HEALTHY, Health.UNHEALTHY
@@ -125,6 +127,57 @@ async def test_what_is_booked_stays_where_it_is(admin: Actor) -> None:
         await assign(admin, second.id, "GPU-1")
     await booked.delete()
     assert (await assign(admin, second.id, "GPU-1")).machine_id == second.id
+
+
+@pytest.mark.parametrize("is_booked", [False, True])
+async def test_a_short_absence_gives_nothing_to_a_claim_that_waited(is_booked: bool) -> None:
+    """As after a driver that failed: one inventory without the GPU."""
+    honest, liar = await two()
+    for machine in (honest, liar):
+        await report(machine, "GPU-1")
+        await long_ago(machine)
+    await report(honest)
+    await settle()
+    assert (await gpus(honest), await gpus(liar)) == ({}, {"GPU-1": FINE})
+    booked = await book(await make_tenant(), await Gpu.get(machine_id=liar.id))
+    if not is_booked:
+        await booked.delete()
+    await report(honest, "GPU-1")
+    assert await settle() == 1
+    if is_booked:
+        # It is given out no more meanwhile.
+        assert (await gpus(honest), await gpus(liar)) == ({}, {"GPU-1": BAD})
+        assert await settle() == 0
+        await booked.delete()
+        await settle()
+    assert (await gpus(honest), await gpus(liar)) == ({"GPU-1": FINE}, {})
+    assert (await report(honest, "GPU-1"), await settle()) == ([], 0)
+
+
+async def test_what_an_admin_decided_outlives_a_short_absence(admin: Actor) -> None:
+    honest, liar = await two()
+    await report(honest, "GPU-1")
+    await report(liar, "GPU-1")
+    await assign(admin, honest.id, "GPU-1")
+    await long_ago(liar)
+    await report(honest)
+    await settle()
+    await report(honest, "GPU-1")
+    await settle()
+    assert (await gpus(honest), await gpus(liar)) == ({"GPU-1": FINE}, {})
+
+
+async def test_a_claim_that_waited_for_long_was_no_possession() -> None:
+    first, second = await two()
+    await report(first, "GPU-1")
+    await report(second, "GPU-1")
+    await long_ago(second)
+    # Its own report or a look at the claims gives it the GPU.
+    await report(first)
+    await report(second, "GPU-1")
+    await report(first, "GPU-1")
+    await settle()
+    assert (await gpus(first), await gpus(second)) == ({}, {"GPU-1": BAD})
 
 
 async def test_a_retired_machine_claims_nothing(admin: Actor) -> None:

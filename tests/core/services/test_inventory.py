@@ -274,6 +274,9 @@ async def test_hardware_of_another_machine_needs_consent_once(admin: Actor) -> N
     assert (await QuarantineCause.get()).code == CauseCode.HARDWARE_CONFLICT
     await override_quarantine(admin, machine.id, "blades")
     assert await report() == ([], Lifecycle.IN_SERVICE, None)
+    # A report without one takes nothing back.
+    await apply_inventory(machine.id, epoch, inventory(gpu()))
+    assert await report() == ([], Lifecycle.IN_SERVICE, None)
     # It was for that UUID, and is not needed when the other machine is gone.
     said = inventory(gpu(), hardware_uuid=HARDWARE.replace("4", "5"))
     await make_machine(hardware_uuid=HARDWARE.replace("4", "5"))

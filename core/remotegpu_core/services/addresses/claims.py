@@ -84,6 +84,9 @@ async def _arrange(
         if held or row.scope != scope:
             # What was accepted was that very conflict.
             values |= {"accepted_at": None, "accepted_reason": None}
+        if held and not row.held:
+            # A claim that waited for long was no possession.
+            values["created_at"] = now_ms()
         if any(getattr(row, name) != value for name, value in values.items()):
             await MachineAddress.filter(id=row.id).update(**values)
             changed = True

@@ -96,6 +96,20 @@ async def test_the_address_of_the_link_decides_for_who_comes_later() -> None:
     assert await states(liar, honest) == [IN_SERVICE, QUARANTINED]
 
 
+async def test_a_claim_that_waited_for_long_was_no_possession() -> None:
+    first, second = await two()
+    await report(first, ADDRESS)
+    await long_ago(first)
+    await report(second, ADDRESS)
+    await long_ago(second)
+    await report(first)
+    await settle()
+    assert await held(second) == [ADDRESS]
+    await report(first, ADDRESS)
+    await settle()
+    assert await states(first, second) == [QUARANTINED, QUARANTINED]
+
+
 async def test_an_admin_decides(admin: Actor) -> None:
     liar, honest = await two()
     await link(liar, ADDRESS)
