@@ -7,7 +7,7 @@ for a short time, as after a failed driver, does not lose what spoke for it.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from remotegpu_core.actor import SYSTEM, Actor
@@ -23,7 +23,7 @@ from remotegpu_core.services.claims import Standing, is_established
 from remotegpu_core.states import Health
 from remotegpu_protocol.grammar import clean_text, shorten
 
-#: Claims that are looked at in one go.
+#: Rows that are read by one query.
 _AT_ONCE: Final = 500
 
 _DISPUTED: Final = (
@@ -66,10 +66,9 @@ async def settle() -> int:
     Called every few seconds by one replica: an inventory changes no other machine.
     """
     changed = 0
-    for gpu_uuid in await _to_settle():
-        rows = await Gpu.filter(uuid=gpu_uuid)
+    async for gpu_uuid, machine_ids in _unsettled():
         async with transaction():
-            await _lock(row.machine_id for row in rows)
+            await _lock(machine_ids)
             changed += await _settle(gpu_uuid)
     return changed
 
@@ -120,10 +119,37 @@ async def assign(actor: Actor, machine_id: uuid.UUID, gpu_uuid: str) -> Gpu:
     return await Gpu.get(id=chosen.id)
 
 
-async def _to_settle() -> list[str]:
-    claimed = Gpu.filter(claimed_at__not_isnull=True).order_by("uuid").limit(_AT_ONCE)
-    disputes = Gpu.filter(disputed_at__not_isnull=True).order_by("uuid").limit(_AT_ONCE)
-    return sorted({row.uuid for row in (*await claimed, *await disputes)})
+async def _unsettled() -> AsyncIterator[tuple[str, list[uuid.UUID]]]:
+    """UUIDs of GPUs about which something may have to change, and the machines with a row of one.
+
+    All claims are looked at, however many there are: hostile ones keep no other from being settled.
+    """
+    for condition in ({"claimed_at__not_isnull": True}, {"disputed_at__not_isnull": True}):
+        after = ""
+        while True:
+            page = Gpu.filter(**condition, uuid__gt=after).order_by("uuid").limit(_AT_ONCE)
+            uuids = [str(found) for found in await page.values_list("uuid", flat=True)]
+            if not uuids:
+                break
+            after = uuids[-1]
+            by_uuid: dict[str, list[Gpu]] = {}
+            for row in await Gpu.filter(uuid__in=list(set(uuids))).order_by("id"):
+                by_uuid.setdefault(row.uuid, []).append(row)
+            for gpu_uuid, rows in sorted(by_uuid.items()):
+                if not _is_settled(rows):
+                    yield gpu_uuid, [row.machine_id for row in rows]
+
+
+def _is_settled(rows: Sequence[Gpu]) -> bool:
+    """Whether nothing is to change, as these rows alone show it. Bookings are not read."""
+    holder = next((row for row in rows if row.removed_at is None), None)
+    claims = [row for row in rows if row.claimed_at is not None]
+    if holder is None or not claims:
+        return not claims and (holder is None or holder.disputed_at is None)
+    held = _standing(holder, claims)
+    if any(_claimed(claim) > held for claim in claims):
+        return False
+    return (held is Standing.CLAIMED) is (holder.disputed_at is not None)
 
 
 async def _lock(machine_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Machine]:

@@ -9,7 +9,7 @@ from remotegpu_core.actor import Actor
 from remotegpu_core.clock import now_ms
 from remotegpu_core.errors import Conflict, Forbidden, NotFound
 from remotegpu_core.models import Allocation, Booking, Gpu, Machine
-from remotegpu_core.services import retirement
+from remotegpu_core.services import gpu_claims, retirement
 from remotegpu_core.services.claims import ESTABLISHED_AFTER
 from remotegpu_core.services.gpu_claims import assign, settle
 from remotegpu_core.services.inventory import apply_inventory
@@ -178,6 +178,19 @@ async def test_a_claim_that_waited_for_long_was_no_possession() -> None:
     await report(first, "GPU-1")
     await settle()
     assert (await gpus(first), await gpus(second)) == ({}, {"GPU-1": BAD})
+
+
+async def test_many_claims_keep_no_other_from_being_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_claims, "_AT_ONCE", 1)
+    first, second = await two()
+    await report(first, "GPU-1", "GPU-2")
+    await long_ago(first)
+    for machine in (first, second):
+        await report(machine, "GPU-1", "GPU-2", "GPU-3")
+    assert await settle() == 1
+    assert await gpus(first) == {"GPU-1": FINE, "GPU-2": FINE, "GPU-3": BAD}
 
 
 async def test_a_retired_machine_claims_nothing(admin: Actor) -> None:

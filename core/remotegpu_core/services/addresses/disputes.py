@@ -6,6 +6,7 @@ neither is used until one of those speaks for one of them.
 """
 
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from remotegpu_core.services.addresses.claims import holders
 from remotegpu_core.services.claims import Standing, is_established
 from remotegpu_core.states import Presence
 
-#: Disputes that are looked at in one go.
+#: Claims that are read by one query.
 _AT_ONCE: Final = 500
 
 
@@ -45,10 +46,17 @@ class Dispute:
         return _standing(self.claim, contested_since=self.claim.created_at)
 
 
-async def all_disputes() -> list[Dispute]:
-    """Every one, of many the first."""
-    claims = MachineAddress.filter(held=False, accepted_at=None).order_by("id").limit(_AT_ONCE)
-    return await _with_holders(await claims.select_related("machine"))
+async def all_disputes() -> AsyncIterator[Dispute]:
+    """Every one, however many there are: hostile claims keep no other from being settled."""
+    after = uuid.UUID(int=0)
+    while True:
+        page = MachineAddress.filter(held=False, accepted_at=None, id__gt=after).order_by("id")
+        claims = await page.limit(_AT_ONCE).select_related("machine")
+        if not claims:
+            return
+        for dispute in await _with_holders(claims):
+            yield dispute
+        after = claims[-1].id
 
 
 async def claims_against(machine_id: uuid.UUID) -> list[Dispute]:

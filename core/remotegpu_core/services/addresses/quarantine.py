@@ -78,7 +78,7 @@ async def settle() -> int:
     Called every few seconds by one replica: an inventory changes no other machine.
     """
     changed = 0
-    for dispute in await all_disputes():
+    async for dispute in all_disputes():
         if dispute.is_over:
             changed += await _hand_over(dispute)
     found = await get_connection("default").execute_query_dict(_UNSETTLED)
@@ -116,9 +116,11 @@ async def _hand_over(dispute: Dispute) -> int:
 
 async def _judge_all() -> int:
     """Bring quarantines in step with the disputes that there are."""
-    disputes = await all_disputes()
-    wanted = {one.claim.machine_id for one in disputes}
-    wanted |= {one.holder.machine_id for one in disputes if one.is_equal}
+    wanted: set[uuid.UUID] = set()
+    async for dispute in all_disputes():
+        wanted.add(dispute.claim.machine_id)
+        if dispute.is_equal:
+            wanted.add(dispute.holder.machine_id)
     causes = await QuarantineCause.filter(code=CauseCode.ADDRESS_CONFLICT)
     there = {cause.machine_id for cause in causes}
     changed = 0

@@ -5,6 +5,7 @@ import pytest
 from remotegpu_core.actor import Actor
 from remotegpu_core.errors import Conflict
 from remotegpu_core.models import Machine, QuarantineCause
+from remotegpu_core.services.addresses import disputes
 from remotegpu_core.services.addresses.admin import accept_addresses, set_addresses
 from remotegpu_core.services.addresses.quarantine import settle
 from remotegpu_core.services.presence import connect, disconnect
@@ -108,6 +109,20 @@ async def test_a_claim_that_waited_for_long_was_no_possession() -> None:
     await report(first, ADDRESS)
     await settle()
     assert await states(first, second) == [QUARANTINED, QUARANTINED]
+
+
+async def test_many_claims_keep_no_other_from_being_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(disputes, "_AT_ONCE", 1)
+    for machine in [(await make_online())[0] for _ in range(3)]:
+        await report(machine, "10.1.0.1")
+    liar, honest = await two()
+    await report(liar, ADDRESS)
+    await link(honest, ADDRESS)
+    await report(honest, ADDRESS)
+    await settle()
+    assert await states(liar, honest) == [QUARANTINED, IN_SERVICE]
 
 
 async def test_an_admin_decides(admin: Actor) -> None:
