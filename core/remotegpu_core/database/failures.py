@@ -22,6 +22,7 @@ class Trouble(StrEnum):
 
     AWAY = "away"
     BUSY = "busy"
+    CONFLICT = "conflict"
     READ_ONLY = "read-only"
     FULL = "full"
     DAMAGED = "damaged"
@@ -30,6 +31,7 @@ class Trouble(StrEnum):
 _SENTENCES: Final[Mapping[Trouble, str]] = {
     Trouble.AWAY: "The database is away: try again in a few seconds.",
     Trouble.BUSY: "The database is busy with other changes: try again in a few seconds.",
+    Trouble.CONFLICT: "Another change got in the way of this one, which was undone: try again.",
     Trouble.READ_ONLY: "The database is read-only at the moment, so nothing was changed. Reading "
     "works; try the change again in a few seconds.",
     Trouble.FULL: "The database's disk is full, so nothing was changed. Reading works; try again "
@@ -84,6 +86,8 @@ _POSTGRES: Final[tuple[tuple[str, Trouble], ...]] = (
     ("25006", Trouble.READ_ONLY),
     ("53100", Trouble.FULL),
     ("57P", Trouble.AWAY),  # shutting down, starting up, connection ended by an administrator
+    ("40001", Trouble.CONFLICT),
+    ("40P01", Trouble.CONFLICT),  # a deadlock, of which this transaction was undone
     ("55P03", Trouble.BUSY),
     ("08", Trouble.AWAY),  # the connection
     ("28", Trouble.AWAY),  # the password is refused: it may have been changed

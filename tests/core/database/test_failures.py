@@ -31,6 +31,8 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
         (asyncpg.ReadOnlySQLTransactionError(), Trouble.READ_ONLY),
         (asyncpg.DiskFullError(), Trouble.FULL),
         (asyncpg.TooManyConnectionsError(), Trouble.BUSY),
+        (asyncpg.DeadlockDetectedError(), Trouble.CONFLICT),
+        (asyncpg.SerializationError(), Trouble.CONFLICT),
         (asyncpg.CannotConnectNowError(), Trouble.AWAY),
         (asyncpg.AdminShutdownError(), Trouble.AWAY),
         (asyncpg.ConnectionDoesNotExistError(), Trouble.AWAY),
@@ -70,8 +72,10 @@ def test_a_refusal_is_remembered_past_a_small_write(monkeypatch: pytest.MonkeyPa
     now = 100.0
     monkeypatch.setattr("remotegpu_core.database.failures.time.monotonic", lambda: now)
     health = WriteHealth()
-    health.refused(Trouble.AWAY)
-    assert health.trouble is None
+    # Reading shows the first; after the second the next change is made.
+    for passing in (Trouble.AWAY, Trouble.CONFLICT):
+        health.refused(passing)
+        assert health.trouble is None
     health.refused(Trouble.FULL)
     health.written()
     assert health.trouble is Trouble.FULL

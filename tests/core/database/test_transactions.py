@@ -4,6 +4,7 @@ import random
 import pytest
 from tortoise.exceptions import IntegrityError
 
+from remotegpu_core.database.failures import DatabaseUnavailable
 from remotegpu_core.database.transactions import transaction
 from remotegpu_core.models import User
 from tests.core.people import make_user
@@ -136,3 +137,24 @@ async def test_cancelling_anywhere_leaves_whole_transactions_and_a_usable_databa
     right = {name.removeprefix("right") for name in found if name.startswith("right")}
     assert left == right
     assert len(left) >= 25
+
+
+@pytest.mark.parametrize("settings", ["postgres"], indirect=True)
+async def test_a_deadlock_undoes_one_and_says_that_it_may_try_again() -> None:
+    first, second = (await make_user("alice")).id, (await make_user("bob")).id
+    both = asyncio.Barrier(2)
+
+    async def disable(*user_ids: object) -> str | None:
+        try:
+            async with transaction():
+                await User.filter(id=user_ids[0]).update(disabled_at=1)
+                await both.wait()
+                await User.filter(id=user_ids[1]).update(disabled_at=1)
+        except DatabaseUnavailable as error:
+            return error.message
+        return None
+
+    outcomes = await asyncio.gather(disable(first, second), disable(second, first))
+    (told,) = (outcome for outcome in outcomes if outcome is not None)
+    assert told.endswith("which was undone: try again.")
+    assert await User.filter(disabled_at=1).count() == 2
