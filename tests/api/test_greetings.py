@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from remotegpu_api.gateway.connection import AgentConnection
 from remotegpu_api.gateway.greetings import AT_ONCE, MAX_GREETINGS, MAX_OF_NETWORK, Greetings
+from remotegpu_core.models import Machine
 from remotegpu_protocol.errors import Overloaded
 from remotegpu_protocol.limits import MAX_RETRY_AFTER, MAX_RETRY_SPREAD
+from tests.api.host import Link, enrolled, socket
+from tests.api.plane import Server
+from tests.core.patience import until
 
 
 @contextlib.contextmanager
@@ -88,3 +93,31 @@ async def test_no_more_are_worked_on_at_a_time() -> None:
 
     await asyncio.gather(*(one() for _ in range(100)))
     assert most == AT_ONCE
+
+
+async def test_an_agent_that_has_gone_is_not_greeted(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dialled again meanwhile: to greet the dead socket would take the turn of a living one."""
+    host = await enrolled(server, await server.sign_in(), "gpu-01")
+    handle, came = AgentConnection._handle, list[AgentConnection]()
+
+    async def handled(connection: AgentConnection, *arguments: object) -> None:
+        came.append(connection)
+        await handle(connection, *arguments)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(AgentConnection, "_handle", handled)
+    greetings = server.gateway.greetings
+    async with contextlib.AsyncExitStack() as turns:
+        for _ in range(AT_ONCE):
+            await turns.enter_async_context(greetings.turn())
+        async with socket(server) as websocket:
+            link = Link(websocket, host.opening(), 0)
+            await until(lambda: came)
+            assert greetings.in_progress == 1
+            await link.vanish()
+            await until(came[0]._peer_left)
+    await until(lambda: not greetings.in_progress)
+    assert (await Machine.get(id=host.machine_id)).epoch == 0
+    async with host.connected() as link:
+        assert link.epoch == 1
